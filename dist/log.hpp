@@ -1,0 +1,37 @@
+// One line per event, printed by rank 0 only; progress with rate and time left.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+namespace mrp::dist::log {
+
+/// Rank 0 prints to stderr as "12:34:56 solve: text". Call once per process, before the first line.
+void open(int rank);
+
+void info(const std::string& text);
+void warn(const std::string& text);
+
+/// Progress of work with a known amount. On a terminal one line is redrawn, elsewhere a line is written
+/// at most every 10 s; nothing is shown for work under 5 s. Not collective; only rank 0 prints.
+class Progress {
+ public:
+  /// `what` names the work, `unit` what is counted ("tokens", "MB", "sites").
+  Progress(std::string what, std::int64_t total, std::string unit);
+  ~Progress();
+  void advance(std::int64_t amount);
+
+ private:
+  void print(bool last);
+
+  std::string what_;
+  std::string unit_;
+  std::int64_t total_;
+  std::int64_t done_ = 0;
+  std::chrono::steady_clock::time_point start_;
+  std::chrono::steady_clock::time_point printed_;
+  bool shown_ = false;
+};
+
+}  // namespace mrp::dist::log

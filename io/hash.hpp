@@ -1,0 +1,32 @@
+// XXH3-128 for fingerprints and change detection, SHA-256 for the evidence in the manifest.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace mrp::io {
+
+/// 32 hexadecimal digits.
+std::string xxh3_128(std::string_view data);
+
+/// Incremental SHA-256; 64 hexadecimal digits.
+class Sha256 {
+ public:
+  Sha256();
+  Sha256(Sha256&&) noexcept;
+  ~Sha256();
+  void update(std::span<const std::byte> data);
+  std::string finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+std::string sha256_file(const std::filesystem::path& path);
+
+}  // namespace mrp::io
