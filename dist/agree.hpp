@@ -1,4 +1,5 @@
-// A failure on one rank becomes the same failure on all, so that nobody waits in a collective for ever.
+// A failure on one rank becomes the same failure on all, so that nobody waits in a collective for
+// ever.
 #pragma once
 
 #include <exception>
@@ -13,8 +14,8 @@ namespace mrp::dist {
 /// all ranks throw an Error with the message and exit code of the lowest failing rank.
 void throw_together(const Communicator& comm, std::exception_ptr failure);
 
-/// Collective over `comm`. Runs `work` (which must not communicate on `comm`) and returns its result;
-/// if it throws on any rank, every rank throws the same Error.
+/// Collective over `comm`. Runs `work` (which must not communicate on `comm`) and returns its
+/// result; if it throws on any rank, every rank throws the same Error.
 template <class Work>
 auto agree(const Communicator& comm, Work&& work) {
   std::exception_ptr failure;

@@ -13,8 +13,10 @@ template <class To, class From>
 To checked_cast(From value, const char* what = "value",
                 std::source_location where = std::source_location::current()) {
   if (!std::in_range<To>(value)) {
-    throw ContractError("in_range", std::string(what) + " = " + std::to_string(value) +
-                                        " does not fit the target integer type", where);
+    throw ContractError(
+        "in_range",
+        std::string(what) + " = " + std::to_string(value) + " does not fit the target integer type",
+        where);
   }
   return static_cast<To>(value);
 }

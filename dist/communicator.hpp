@@ -3,6 +3,7 @@
 
 #include <mpi.h>
 
+#include <concepts>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -13,9 +14,14 @@ namespace mrp::dist {
 
 enum class ReduceOp { sum, min, max };
 
-/// Types that travel: the fixed-width integers, float and double; anything trivially copyable as bytes.
+/// Types that travel: the fixed-width integers, float, double, char and std::byte.
 template <class T>
 MPI_Datatype mpi_type();
+
+/// Types with an arithmetic that MPI knows; char and bool are none.
+template <class T>
+concept Reducible = (std::integral<T> || std::floating_point<T>)&&!std::same_as<T, char> &&
+                    !std::same_as<T, bool>;
 
 /// Move-only. Must be destroyed before the Session. Messages above 2^30 elements go in chunks.
 /// Every member that communicates is collective over the communicator.
@@ -50,10 +56,11 @@ class Communicator {
   /// `text` of `root` to all, whatever its length.
   std::string broadcast(const std::string& text, int root = 0) const;
 
-  /// In place, element-wise. Deterministic for a given rank count.
-  template <class T>
+  /// In place, element-wise. Deterministic for a given rank count, and the same bits on all ranks
+  /// as long as no element is NaN.
+  template <Reducible T>
   void all_reduce(std::span<T> buffer, ReduceOp op = ReduceOp::sum) const;
-  template <class T>
+  template <Reducible T>
   T all_reduce(T value, ReduceOp op = ReduceOp::sum) const;
 
   /// `send` [n] of each rank, concatenated in rank order into `receive` [size · n].
@@ -66,7 +73,8 @@ class Communicator {
   template <class T>
   std::vector<std::vector<T>> all_to_all_v(const std::vector<std::vector<T>>& send) const;
 
-  /// Bytes that this rank has handed to collectives (counted once per call).
+  /// Bytes that this rank has handed to collectives (once per call; a broadcast counts at its
+  /// root).
   std::uint64_t bytes_sent() const noexcept { return bytes_sent_; }
 
  private:

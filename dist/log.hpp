@@ -13,13 +13,20 @@ void open(int rank);
 void info(const std::string& text);
 void warn(const std::string& text);
 
-/// Progress of work with a known amount. On a terminal one line is redrawn, elsewhere a line is written
-/// at most every 10 s; nothing is shown for work under 5 s. Not collective; only rank 0 prints.
+/// Progress of work with a known amount. On a terminal one line is redrawn, elsewhere a line is
+/// written at most every 10 s; nothing is shown for work under 5 s. Not collective; only rank 0
+/// prints.
 class Progress {
  public:
-  /// `what` names the work, `unit` what is counted ("tokens", "MB", "sites").
-  Progress(std::string what, std::int64_t total, std::string unit);
+  using Clock = std::chrono::steady_clock::time_point (*)();
+
+  /// `what` names the work, `unit` what is counted ("tokens", "MB", "sites"); `total` 0 if unknown.
+  Progress(std::string what, std::int64_t total, std::string unit,
+           Clock now = &std::chrono::steady_clock::now);
+  /// Prints the final line if anything was shown.
   ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
   void advance(std::int64_t amount);
 
  private:
@@ -29,6 +36,7 @@ class Progress {
   std::string unit_;
   std::int64_t total_;
   std::int64_t done_ = 0;
+  Clock now_;
   std::chrono::steady_clock::time_point start_;
   std::chrono::steady_clock::time_point printed_;
   bool shown_ = false;

@@ -25,7 +25,8 @@ std::vector<Range> balance(std::span<const std::int64_t> weights, std::int64_t p
   for (std::int64_t part = 1; part <= parts; ++part) {
     std::int64_t end = begin;
     // An item belongs to the part in which its middle lies.
-    while (end < n && (before + weights[static_cast<std::size_t>(end)] / 2) * parts < total * part) {
+    while (end < n &&
+           (before + weights[static_cast<std::size_t>(end)] / 2) * parts < total * part) {
       before += weights[static_cast<std::size_t>(end++)];
     }
     if (part == parts) end = n;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -16,7 +17,8 @@ struct TimerEntry {
   double min = 0, mean = 0, max = 0;  ///< seconds over ranks
 };
 
-/// Time spent in named scopes of this rank. Scopes nest; the same names must be met on all ranks.
+/// Time spent in named scopes of this rank. Scopes nest; the same names must be met on all ranks,
+/// in the same order. Not for use by several threads.
 class Timers {
  public:
   class Scope {
@@ -29,10 +31,12 @@ class Timers {
    private:
     Timers& timers_;
     std::string parent_;
+    std::size_t entry_;
     std::chrono::steady_clock::time_point start_;
   };
 
-  /// Collective over `comm`.
+  /// Collective over `comm`. Entries in the order in which their scopes were first entered; calls
+  /// are the most of any rank. @throws Error naming the first scope that differs between ranks.
   std::vector<TimerEntry> reduce(const Communicator& comm) const;
 
  private:
@@ -41,6 +45,8 @@ class Timers {
     std::int64_t calls = 0;
     double seconds = 0;
   };
+  std::size_t entry(const std::string& name);
+
   std::vector<Local> entries_;
   std::string current_;
 };

@@ -10,7 +10,7 @@
 
 namespace mrp::io {
 
-/// 32 hexadecimal digits.
+/// 32 hexadecimal digits, as `xxh128sum` prints them. Fast, not safe against forgery.
 std::string xxh3_128(std::string_view data);
 
 /// Incremental SHA-256; 64 hexadecimal digits.
@@ -18,8 +18,10 @@ class Sha256 {
  public:
   Sha256();
   Sha256(Sha256&&) noexcept;
+  Sha256& operator=(Sha256&&) noexcept;
   ~Sha256();
   void update(std::span<const std::byte> data);
+  /// The digest; the object is spent afterwards.
   std::string finish();
 
  private:
@@ -27,6 +29,7 @@ class Sha256 {
   std::unique_ptr<State> state_;
 };
 
+/// @throws InputError, ResourceError as File does.
 std::string sha256_file(const std::filesystem::path& path);
 
 }  // namespace mrp::io

@@ -9,7 +9,8 @@
 
 namespace mrp::io {
 
-/// Rotary embedding: "default", "linear", "dynamic" (treated as default up to the trained length) and "llama3".
+/// Rotary embedding: "default", "linear", "dynamic" (treated as default up to the trained length)
+/// and "llama3".
 struct RopeConfig {
   std::string type = "default";
   double theta = 10000.0;
@@ -39,10 +40,16 @@ struct ModelConfig {
   RopeConfig rope;
   std::vector<std::int64_t> eos_token_ids;
 
-  /// Reads config.json of transformers 4 and 5 forms. @throws InputError: missing or mistyped field,
-  /// non-positive or inconsistent sizes, a quantised checkpoint (requantising would undo the edit),
-  /// unsupported rope type. Whether `model_type` is supported is for shard's architecture table to say.
+  /// Reads config.json of transformers 4 and 5 forms. @throws InputError: missing or mistyped
+  /// field, non-positive or inconsistent sizes, a quantised checkpoint (requantising would undo the
+  /// edit), unsupported rope type. Whether `model_type` is supported is for shard's architecture
+  /// table to say.
   static ModelConfig read(const std::filesystem::path& checkpoint_directory);
 };
+
+/// Only `model_type`: other families lack fields that ModelConfig::read asks for, so look here
+/// first.
+/// @throws InputError.
+std::string read_model_type(const std::filesystem::path& checkpoint_directory);
 
 }  // namespace mrp::io

@@ -1,5 +1,6 @@
-// The safetensors container. The reader trusts nothing: every rule of the format is checked before a
-// byte of data is used (reference: the format's README; stricter than it where noted in the source).
+// The safetensors container. The reader trusts nothing: every rule of the format is checked before
+// a byte of data is used (reference: the format's README; stricter than it where noted in the
+// source).
 #pragma once
 
 #include <cstdint>
@@ -38,9 +39,13 @@ class SafetensorsFile {
   /// The 8-byte length and the header as they stand in the file, so that a rewrite can repeat them.
   const std::vector<std::byte>& raw_header() const noexcept { return raw_header_; }
   std::uint64_t file_size() const noexcept { return file_.size(); }
+  /// Modification time when it was opened, nanoseconds since the epoch.
+  std::int64_t modified() const noexcept { return file_.modified(); }
 
   /// Reads [offset, offset + out.size()) of the file.
   void read(std::uint64_t offset, std::span<std::byte> out) const { file_.read(offset, out); }
+  /// @throws InputError if the file was changed since it was opened.
+  void expect_unchanged() const { file_.expect_unchanged(); }
 
  private:
   File file_;

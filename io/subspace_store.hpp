@@ -16,15 +16,15 @@ struct StoredSubspace {
   std::int64_t k = 0;
   std::vector<double> a;
   std::vector<double> b;
-  std::vector<double> eigenvalues;   ///< all that were computed, descending (at least k)
-  double null_edge = 0;              ///< eigenvalues above it count as signal; 0 if not measured
-  double retain_distortion = 0;      ///< E‖h − P h‖² / E‖h‖² over retain states
-  double forget_removed = 0;         ///< the same over forget states
+  std::vector<double> eigenvalues;  ///< all that were computed, descending (at least k)
+  double null_edge = 0;             ///< eigenvalues above it count as signal; 0 if not measured
+  double retain_distortion = 0;     ///< E‖h − P h‖² / E‖h‖² over retain states
+  double forget_removed = 0;        ///< the same over forget states
 };
 
 struct SubspaceFile {
   std::string fingerprint;
-  std::string rule;                  ///< with its parameters, as JSON text
+  std::string rule;  ///< with its parameters, as JSON text
   std::map<std::string, StoredSubspace> sites;
 
   /// Atomic; one rank calls it.

@@ -14,12 +14,14 @@ namespace mrp::io {
 
 /// Sequences back to back.
 struct Sequences {
-  std::vector<std::int32_t> token_ids;     ///< [T]
-  std::vector<std::int64_t> offsets;       ///< [n + 1]
-  std::vector<std::uint8_t> target_mask;   ///< [T], 1 where the next token is supervised
+  std::vector<std::int32_t> token_ids;    ///< [T]
+  std::vector<std::int64_t> offsets;      ///< [n + 1]
+  std::vector<std::uint8_t> target_mask;  ///< [T], 1 where the next token is supervised
 
   std::int64_t count() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
-  std::int64_t length(std::int64_t i) const { return offsets[std::size_t(i) + 1] - offsets[std::size_t(i)]; }
+  std::int64_t length(std::int64_t i) const {
+    return offsets[std::size_t(i) + 1] - offsets[std::size_t(i)];
+  }
   std::span<const std::int32_t> tokens(std::int64_t i) const;
   std::span<const std::uint8_t> mask(std::int64_t i) const;
 };
@@ -29,19 +31,20 @@ enum class OptionForm : std::uint8_t { list = 0, open = 1, paraphrase = 2 };
 
 /// One option of one item: a sequence in which only the option's text is supervised.
 struct Options {
-  Sequences sequences;                ///< m sequences
-  std::vector<std::int64_t> item;     ///< [m]
-  std::vector<std::int32_t> choice;   ///< [m], −1 for a paraphrase
-  std::vector<OptionForm> form;       ///< [m]
+  Sequences sequences;               ///< m sequences
+  std::vector<std::int64_t> item;    ///< [m]
+  std::vector<std::int32_t> choice;  ///< [m], −1 for a paraphrase
+  std::vector<OptionForm> form;      ///< [m]
 };
 
 struct TokenSet {
   std::string name;
-  std::string source;                          ///< file name it was made from
-  Sequences items;                             ///< n sequences
-  std::vector<std::string> ids;                ///< [n]
-  std::vector<std::int32_t> answer_index;      ///< [n], −1 without choices
-  std::vector<std::int64_t> letter_position;   ///< [n], position that predicts the letter, −1 if none
+  std::string source;                      ///< file name it was made from
+  Sequences items;                         ///< n sequences
+  std::vector<std::string> ids;            ///< [n]
+  std::vector<std::int32_t> answer_index;  ///< [n], −1 without choices
+  std::vector<std::int64_t>
+      letter_position;  ///< [n], position that predicts the letter, −1 if none
   std::vector<std::int32_t> letter_token_ids;  ///< valid letters of all items, back to back
   std::vector<std::int64_t> letter_offsets;    ///< [n + 1]
   Options options;

@@ -8,7 +8,8 @@ namespace mrp::solver {
 /// P × Q ranks; rank r sits at (r / Q, r % Q). Must die before the communicator and the Session.
 class BlacsGrid {
  public:
-  /// Collective over `comm`. P is the largest divisor of the size that is not above its square root.
+  /// Collective over `comm`. P is the largest divisor of the size that is not above its square
+  /// root.
   explicit BlacsGrid(const dist::Communicator& comm);
   /// Collective over `comm`. @pre p * q == comm.size().
   BlacsGrid(const dist::Communicator& comm, int p, int q);
@@ -25,7 +26,8 @@ class BlacsGrid {
 
  private:
   const dist::Communicator* comm_;
-  int context_ = -1;
+  int handle_ = -1;   // BLACS's name of the communicator
+  int context_ = -1;  // BLACS's name of the grid
   int p_ = 1, q_ = 1, row_ = 0, column_ = 0;
 };
 

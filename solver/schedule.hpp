@@ -16,9 +16,10 @@ struct Problem {
 /// Estimated work of a problem on one rank, in floating-point operations.
 double work(const Problem& problem);
 
-/// assignment[i]: the rank that solves problem i alone, or −1 when all ranks solve it together. Problems whose
-/// single-rank time would exceed the balanced share, or whose memory would exceed `memory_limit` bytes,
-/// are solved together; the others go to the least loaded rank, largest first. The same on all ranks.
+/// assignment[i]: the rank that solves problem i alone, or −1 when all ranks solve it together.
+/// Problems whose single-rank time would exceed the balanced share, or whose memory would exceed
+/// `memory_limit` bytes, are solved together; the others go to the least loaded rank, largest
+/// first. The same on all ranks.
 std::vector<int> assign(std::span<const Problem> problems, int ranks, std::uint64_t memory_limit);
 
 }  // namespace mrp::solver

@@ -8,7 +8,8 @@
 
 namespace mrp::solver {
 
-/// A matrix of hidden states X [rows × width], read block by block. Reads are independent of other ranks.
+/// A matrix of hidden states X [rows × width], read block by block. Reads are independent of other
+/// ranks.
 class StateSource {
  public:
   virtual ~StateSource() = default;

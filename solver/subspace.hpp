@@ -29,9 +29,9 @@ struct SubspaceOptions {
   std::optional<std::int64_t> dimension;  ///< fixed k; automatic when empty
   std::int64_t max_dimension = 32;        ///< cap of an automatic k
   double ridge = 1e-2;
-  double alpha = 1.25;                    ///< cpca
-  double retain_energy = 0.9;             ///< retain_complement: r holds this share of tr(C_r)
-  std::uint64_t seed = 0;                 ///< random
+  double alpha = 1.25;         ///< cpca
+  double retain_energy = 0.9;  ///< retain_complement: r holds this share of tr(C_r)
+  std::uint64_t seed = 0;      ///< random
   Route route = Route::automatic;
 };
 
@@ -47,8 +47,9 @@ struct Subspace {
   Route route = Route::feature_space;
 };
 
-/// Collective over the grid; the sources must be the same on all its ranks. Results are the same on all
-/// ranks bit for bit. @throws NumericalError: non-finite states (row and sequence), failed factorisation.
+/// Collective over the grid; the sources must be the same on all its ranks. Results are the same on
+/// all ranks bit for bit. @throws NumericalError: non-finite states (row and sequence), failed
+/// factorisation.
 /// @throws InputError: no rows, k above what the states span.
 Subspace find_subspace(const BlacsGrid& grid, const StateSource& forget, const StateSource& retain,
                        const SubspaceOptions& options);

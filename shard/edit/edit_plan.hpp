@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -21,19 +20,27 @@ struct Fold {
   FoldSide side{};
 };
 
+/// At most one fold works along the rows of a tensor (input, rows, bias) and at most one along its columns
+/// (output). The two commute.
 struct TensorEdit {
   std::string tensor;
-  std::vector<Fold> folds;  ///< applied in order; input and output of one matrix commute
+  std::vector<Fold> folds;
 };
 
 /// A site of which nothing was found (k = 0) adds no edits.
 struct EditPlan {
-  std::vector<TensorEdit> edits;    ///< by tensor name
-  std::vector<std::string> notes;   ///< what is not exact, in words for the log and the report
+  std::vector<TensorEdit> edits;   ///< by tensor name
+  std::vector<std::string> notes;  ///< what is not exact, in words for the log and the report
 };
 
-/// @throws InputError: a tensor of the plan is missing, has another shape than the subspace asks for, or a type that cannot be
-/// edited; UsageError: two stream sites, or a stream fold of tied embeddings.
+/// The fold of `edit` along rows or along columns, or null.
+const Fold* row_fold(const TensorEdit& edit);
+const Fold* column_fold(const TensorEdit& edit);
+
+/// Not collective. @throws InputError: a tensor of the plan is missing, has another shape than the subspace asks for, or a
+/// type that cannot be edited; a site does not belong to this model. UsageError: two sites that project
+/// the same side of a tensor (two streams, or a stream and an output), because the product of two
+/// projectors does not keep both kernels; a stream fold of tied embeddings.
 EditPlan make_edit_plan(const io::Checkpoint& checkpoint, const io::ModelConfig& config,
                         const io::SubspaceFile& subspaces);
 

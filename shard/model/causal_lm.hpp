@@ -3,33 +3,45 @@
 
 #include <torch/torch.h>
 
-#include <functional>
+#include <cstdint>
 #include <memory>
-#include <optional>
 
 #include "dist/parallel_layout.hpp"
 #include "io/checkpoint.hpp"
 #include "io/model_config.hpp"
+#include "shard/model/site_hook.hpp"
+#include "shard/model/tensor_collectives.hpp"
 #include "shard/site.hpp"
 
 namespace mrp::shard {
 
 struct ModelOptions {
-  torch::Device device = torch::kCPU;
+  torch::Device device = torch::kCPU;         ///< CUDA: from local_device
   torch::ScalarType dtype = torch::kFloat32;  ///< of the products; norms, softmax and losses are fp32
   std::int64_t layers = -1;                   ///< build only the first so many; −1: all
   bool head = true;                           ///< read final norm and lm_head
   int threads = 1;
 };
 
-/// Called in forward for every site of the model. `states` is [batch × length × local width]: this tensor
-/// rank's slice at split sites, complete otherwise. Whoever returns a tensor replaces the states.
-using SiteHook = std::function<std::optional<torch::Tensor>(const Site&, const torch::Tensor& states)>;
+/// bf16 on CUDA and on processors with bf16 instructions, else fp32.
+torch::ScalarType default_compute_dtype(torch::Device device);
 
+/// The tensor sizes that divide the model, ascending.
+std::vector<int> legal_tensor_sizes(const io::ModelConfig& config);
+
+/// @throws UsageError that names the legal sizes unless the model can be split over `tensor_size`
+/// ranks: heads, intermediate_size and kv_heads must divide; or tensor_size is a multiple of kv_heads.
+void check_tensor_size(const io::ModelConfig& config, int tensor_size);
+
+/// @throws InputError if sequences of `length` tokens are longer than the model's positions or its sliding window, whose
+/// mask is not applied.
+void check_length(const io::ModelConfig& config, std::int64_t length);
+
+/// Forward passes run under inference mode: nothing is recorded for gradients.
 class CausalLM {
  public:
-  /// Collective over layout.tensor(). Each rank reads only its slices (pread). @throws UsageError when the
-  /// tensor size does not divide heads or widths (names the legal counts); InputError for missing
+  /// Collective over layout.world(). Each rank reads only its slices (pread). @throws UsageError when
+  /// the tensor size does not divide heads or widths (names the legal counts); InputError for missing
   /// tensors, wrong shapes, NaN or Inf (names the tensor), unsupported model_type (lists the supported).
   CausalLM(const io::Checkpoint& checkpoint, const io::ModelConfig& config,
            const dist::ParallelLayout& layout, const ModelOptions& options);
@@ -37,16 +49,24 @@ class CausalLM {
 
   const io::ModelConfig& config() const;
   const ModelOptions& options() const;
+  /// Number of layers that were built.
+  std::int64_t layers() const;
+  /// Over layout.tensor().
+  const TensorCollectives& collectives() const;
 
-  /// Collective over layout.tensor(). tokens i64 [batch × length], right-padded (causal attention keeps padding out of
-  /// real positions). Returns the residual stream after the last built layer [batch × length × hidden].
+  /// Collective over layout.tensor(). tokens i64 [batch × length], right-padded (causal attention keeps
+  /// padding out of real positions). Returns the residual stream after the last built layer
+  /// [batch × length × hidden].
   torch::Tensor hidden_states(const torch::Tensor& tokens, const SiteHook& hook = {}) const;
 
-  /// Collective over layout.tensor(). Final norm and head of `rows` [n × hidden]: this rank's slice of the
-  /// vocabulary, fp32 [n × vocab / tensor].
+  /// Collective over layout.tensor(). As hidden_states, but ends at the site `last`, for what the hook sees.
+  void visit_sites(const torch::Tensor& tokens, const SiteHook& hook, const Site& last) const;
+
+  /// Final norm and head of `rows` [n × hidden]: this rank's slice of the vocabulary, fp32
+  /// [n × slice]. Not collective. @pre options().head
   torch::Tensor local_logits(const torch::Tensor& rows) const;
-  /// First vocabulary entry of this rank's slice.
-  std::int64_t vocab_begin() const;
+  /// This rank's slice of the vocabulary.
+  dist::Range vocab_range() const;
 
  private:
   struct Impl;

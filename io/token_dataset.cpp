@@ -1,0 +1,188 @@
+#include "io/token_dataset.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "dist/error.hpp"
+#include "io/hdf5_array.hpp"
+
+namespace mrp::io {
+
+using dist::InputError;
+
+namespace {
+
+constexpr const char* advice = "; run prepare again";
+
+/// Throws an error about `group` unless `condition` holds; the text is only made when it does not.
+template <class... Args>
+void require(bool condition, hid_t group, fmt::format_string<Args...> text, Args&&... args) {
+  if (condition) return;
+  throw InputError(object_name(group) + ": " + fmt::format(text, std::forward<Args>(args)...) +
+                   advice);
+}
+
+/// `offsets` cut [0, total) into parts of at least `shortest` elements.
+void check_offsets(hid_t group, const std::vector<std::int64_t>& offsets, std::size_t total,
+                   std::int64_t shortest) {
+  require(!offsets.empty() && offsets.front() == 0, group, "offsets do not begin with 0");
+  for (std::size_t i = 1; i < offsets.size(); ++i) {
+    // Compared without a difference: hostile values could overflow it.
+    require(offsets[i] >= offsets[i - 1] && (shortest == 0 || offsets[i] > offsets[i - 1]), group,
+            "offsets do not increase at sequence {}", i - 1);
+  }
+  require(std::cmp_equal(offsets.back(), total), group, "offsets end at {}, there are {} tokens",
+          offsets.back(), total);
+}
+
+void check_tokens(hid_t group, const std::vector<std::int32_t>& tokens, std::int64_t vocab_size) {
+  const auto bad = std::find_if(tokens.begin(), tokens.end(),
+                                [&](std::int32_t id) { return id < 0 || id >= vocab_size; });
+  if (bad == tokens.end()) return;
+  require(false, group, "token {} at position {} is outside the vocabulary of {}", *bad,
+          bad - tokens.begin(), vocab_size);
+}
+
+Sequences read_sequences(hid_t group, std::int64_t vocab_size) {
+  Sequences sequences;
+  sequences.token_ids = read_vector<std::int32_t>(group, "token_ids");
+  sequences.offsets = read_vector<std::int64_t>(group, "offsets");
+  const auto& tokens = sequences.token_ids;
+  sequences.target_mask =
+      read_vector<std::uint8_t>(group, "target_mask", static_cast<std::int64_t>(tokens.size()));
+  check_offsets(group, sequences.offsets, tokens.size(), 1);
+  check_tokens(group, tokens, vocab_size);
+  for (std::int64_t i = 0; i < sequences.count(); ++i) {
+    const auto mask = sequences.mask(i);
+    require(std::all_of(mask.begin(), mask.end(), [](std::uint8_t bit) { return bit <= 1; }) &&
+                mask.back() == 0,
+            group, "target_mask of sequence {} is not 0 or 1, or supervises a token beyond the end",
+            i);
+  }
+  return sequences;
+}
+
+Options read_options(hid_t group, std::int64_t items, std::int64_t vocab_size) {
+  Options options;
+  options.sequences = read_sequences(group, vocab_size);
+  const std::int64_t count = options.sequences.count();
+  options.item = read_vector<std::int64_t>(group, "item", count);
+  options.choice = read_vector<std::int32_t>(group, "choice", count);
+  const auto forms = read_vector<std::uint8_t>(group, "form", count);
+  for (std::size_t i = 0; i < forms.size(); ++i) {
+    require(options.item[i] >= 0 && options.item[i] < items, group,
+            "option {} belongs to item {} of {}", i, options.item[i], items);
+    require(forms[i] <= static_cast<std::uint8_t>(OptionForm::paraphrase), group,
+            "option {} has the unknown form {}", i, forms[i]);
+    options.form.push_back(static_cast<OptionForm>(forms[i]));
+    const bool paraphrase = options.form.back() == OptionForm::paraphrase;
+    require(paraphrase ? options.choice[i] == -1 : options.choice[i] >= 0, group,
+            "option {} has choice {}", i, options.choice[i]);
+  }
+  return options;
+}
+
+/// A right answer must be among the letters or among the options of its item.
+void check_answers(hid_t group, const TokenSet& set) {
+  std::vector<bool> found(set.answer_index.size(), false);
+  for (std::size_t i = 0; i < set.options.item.size(); ++i) {
+    const auto item = static_cast<std::size_t>(set.options.item[i]);
+    if (set.options.choice[i] == set.answer_index[item]) found[item] = true;
+  }
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const auto answer = set.answer_index[i];
+    const auto letters = set.letter_offsets[i + 1] - set.letter_offsets[i];
+    require(answer >= -1, group, "item {} has answer_index {}", i, answer);
+    require(answer == -1 || (letters > 0 ? answer < letters : found[i]), group,
+            "item {} has no choice {}, its answer_index", i, answer);
+    const auto position = set.letter_position[i];
+    const auto length = set.items.length(static_cast<std::int64_t>(i));
+    require(letters > 0 ? position >= 0 && position < length : position == -1, group,
+            "item {} has letter_position {} with {} tokens and {} letters", i, position, length,
+            letters);
+  }
+}
+
+TokenSet read_set(hid_t file, const std::string& name, std::int64_t vocab_size) {
+  const auto group = open_group(file, name);
+  TokenSet set;
+  set.name = name;
+  set.source = read_text_attribute(group.get(), "source");
+  set.dropped_too_long = read_int_attribute(group.get(), "dropped_too_long");
+  require(set.dropped_too_long >= 0, group.get(), "dropped_too_long is negative");
+  set.items = read_sequences(open_group(group.get(), "items").get(), vocab_size);
+  const std::int64_t count = set.items.count();
+  require(count > 0, group.get(), "the set holds no items");
+  set.ids = read_texts(group.get(), "ids");
+  require(std::cmp_equal(set.ids.size(), count), group.get(), "{} ids for {} items", set.ids.size(),
+          count);
+  set.answer_index = read_vector<std::int32_t>(group.get(), "answer_index", count);
+  set.letter_position = read_vector<std::int64_t>(group.get(), "letter_position", count);
+  const auto letters = open_group(group.get(), "letters");
+  set.letter_token_ids = read_vector<std::int32_t>(letters.get(), "token_ids");
+  set.letter_offsets = read_vector<std::int64_t>(letters.get(), "offsets", count + 1);
+  check_offsets(letters.get(), set.letter_offsets, set.letter_token_ids.size(), 0);
+  check_tokens(letters.get(), set.letter_token_ids, vocab_size);
+  set.options = read_options(open_group(group.get(), "options").get(), count, vocab_size);
+  check_answers(group.get(), set);
+  return set;
+}
+
+template <class T>
+std::span<const T> part(const std::vector<T>& values, const Sequences& sequences, std::int64_t i) {
+  MRP_EXPECT(i >= 0 && i < sequences.count());
+  return std::span(values).subspan(static_cast<std::size_t>(sequences.offsets[std::size_t(i)]),
+                                   static_cast<std::size_t>(sequences.length(i)));
+}
+
+}  // namespace
+
+std::span<const std::int32_t> Sequences::tokens(std::int64_t i) const {
+  return part(token_ids, *this, i);
+}
+
+std::span<const std::uint8_t> Sequences::mask(std::int64_t i) const {
+  return part(target_mask, *this, i);
+}
+
+TokenDataset TokenDataset::read(const std::filesystem::path& path) {
+  const auto file = open_hdf5(path);
+  return as_input(path, [&] {
+    check_format(file.get(), "mrp.tokens", 1);
+    TokenDataset dataset;
+    dataset.fingerprint = read_text_attribute(file.get(), "fingerprint");
+    dataset.tokenizer_sha256 = read_text_attribute(file.get(), "tokenizer_sha256");
+    dataset.vocab_size = read_int_attribute(file.get(), "vocab_size");
+    require(dataset.vocab_size > 0 && std::in_range<std::int32_t>(dataset.vocab_size), file.get(),
+            "vocab_size is {}", dataset.vocab_size);
+    for (const auto& name : children(file.get())) {
+      dataset.sets.emplace(name, read_set(file.get(), name, dataset.vocab_size));
+    }
+    require(!dataset.sets.empty(), file.get(), "no sets");
+    return dataset;
+  });
+}
+
+const TokenSet& TokenDataset::set(const std::string& name) const {
+  const auto found = sets.find(name);
+  if (found != sets.end()) return found->second;
+  std::vector<std::string> names;
+  for (const auto& [known, unused] : sets) names.push_back(known);
+  throw InputError(
+      fmt::format("no token set \"{}\"; the file has: {}", name, fmt::join(names, ", ")));
+}
+
+std::string read_fingerprint(const std::filesystem::path& path) {
+  try {
+    const auto file = open_hdf5(path);
+    return read_text_attribute(file.get(), "fingerprint");
+  } catch (const dist::Error&) {
+    // Whatever is wrong with the file, it is not what some stage made: the stage runs again.
+    return {};
+  }
+}
+
+}  // namespace mrp::io

@@ -1,0 +1,48 @@
+#include "shard/capture.hpp"
+
+#include <fmt/format.h>
+
+#include <numeric>
+#include <optional>
+
+#include "dist/log.hpp"
+#include "jobs/model_setup.hpp"
+#include "jobs/stages.hpp"
+
+namespace mrp::jobs {
+namespace {
+
+std::vector<shard::Site> sites_of(const JobConfig& config, const io::ModelConfig& model) {
+  std::vector<std::int64_t> layers(static_cast<std::size_t>(model.layers));
+  std::iota(layers.begin(), layers.end(), 0);
+  return shard::make_sites(config.sites.modules, config.sites.layers.value_or(layers), model);
+}
+
+}  // namespace
+
+void capture(Job& job) {
+  const auto [checkpoint, config] = open_checkpoint(job.config.model, *job.world);
+  const io::TokenDataset tokens = read_tokens(job, config);
+  const dist::ParallelLayout layout = make_layout(job, config);
+
+  shard::CaptureOptions options;
+  options.sets = {"forget", "retain"};
+  options.sites = sites_of(job.config, config);
+  options.positions = job.config.sites.positions;
+  options.batch_tokens = job.config.parallel.batch_tokens;
+  options.fingerprint = job.expected.at("capture");
+  dist::log::info(fmt::format("capture: {} sites, {} to {}", options.sites.size(),
+                              options.sites.front().name(), options.sites.back().name()));
+
+  shard::ModelOptions model_settings = model_options(job);
+  model_settings.layers = options.sites.back().layer + 1;
+  model_settings.head = false;
+  std::optional<shard::CausalLM> model;
+  {
+    const dist::Timers::Scope scope(job.timers, "load");
+    model.emplace(checkpoint, config, layout, model_settings);
+  }
+  shard::capture(*model, layout, tokens, options, job.work.states(), job.timers);
+}
+
+}  // namespace mrp::jobs

@@ -1,0 +1,90 @@
+#include "jobs/fingerprint.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "io/checkpoint.hpp"
+#include "io/file.hpp"
+#include "io/hash.hpp"
+
+namespace mrp::jobs {
+namespace {
+
+using nlohmann::json;
+
+/// To be raised when a stage computes something else from the same input.
+constexpr std::array<std::pair<std::string_view, int>, 5> kRevisions{
+    {{"prepare", 1}, {"capture", 1}, {"solve", 1}, {"merge", 1}, {"evaluate", 1}}};
+
+std::string stage_fingerprint(const std::string& stage, const json& settings, const json& inputs) {
+  const auto revision = std::find_if(kRevisions.begin(), kRevisions.end(),
+                                     [&](const auto& entry) { return entry.first == stage; });
+  return fingerprint(json::object({{"stage", stage},
+                                   {"revision", revision->second},
+                                   {"settings", settings},
+                                   {"inputs", inputs}}));
+}
+
+std::string file_hash(const std::filesystem::path& path) {
+  return io::xxh3_128(io::read_text(path));
+}
+
+/// Of everything that decides how text becomes tokens.
+std::string tokenizer_hash(const io::Checkpoint& checkpoint) {
+  constexpr std::array kPrefixes = {"tokenizer", "special_tokens_map", "added_tokens",
+                                    "chat_template", "vocab", "merges", "config.json"};
+  json files = json::object();
+  for (const auto& path : checkpoint.side_files()) {
+    const std::string name = path.filename().string();
+    if (std::any_of(kPrefixes.begin(), kPrefixes.end(),
+                    [&](const char* prefix) { return name.starts_with(prefix); })) {
+      files[name] = file_hash(path);
+    }
+  }
+  return fingerprint(files);
+}
+
+}  // namespace
+
+std::string fingerprint(const json& value) {
+  return io::xxh3_128(json::object({{"version", MRP_VERSION}, {"value", value}}).dump());
+}
+
+Fingerprints expected_fingerprints(const JobConfig& config) {
+  const io::Checkpoint checkpoint(config.model);
+  const json all = settings(config);
+  const json& data = all.at("data");
+  const std::string tokenizer = tokenizer_hash(checkpoint);
+
+  Fingerprints result;
+  result["base"] = checkpoint.fingerprint();
+  json sets = json::object();
+  for (const auto& [name, path] : config.sets()) {
+    const json made_of = json::object({{"template", data.at("template")},
+                                       {"max_tokens", data.at("max_tokens")},
+                                       {"tokenizer", tokenizer},
+                                       {"records", file_hash(path)}});
+    sets[name] = result["set." + name] = stage_fingerprint("prepare", made_of, name);
+  }
+  const auto pick = [&](std::initializer_list<const char*> keys) {
+    json picked = json::object();
+    for (const char* key : keys) picked[key] = all.at(key);
+    return picked;
+  };
+  result["prepare"] = stage_fingerprint("prepare", data.at("overlap_limit"), sets);
+  // Capture reads two sets of tokens.h5: that a further set joined the file does not concern it.
+  result["capture"] =
+      stage_fingerprint("capture", pick({"sites", "compute"}),
+                        json::array({result["base"], result["set.forget"], result["set.retain"]}));
+  result["solve"] = stage_fingerprint("solve", pick({"subspace", "seed"}), result["capture"]);
+  result["merge"] = stage_fingerprint("merge", pick({"merge"}),
+                                      json::array({result["base"], result["solve"]}));
+  result["evaluate"] = stage_fingerprint("evaluate", pick({"compute"}),
+                                         json::array({result["base"], result["merge"], sets}));
+  return result;
+}
+
+}  // namespace mrp::jobs

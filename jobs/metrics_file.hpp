@@ -1,0 +1,27 @@
+// metrics.json: what `evaluate` measured, with the values of every item.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "shard/evaluate.hpp"
+
+namespace mrp::jobs {
+
+/// {"format": "mrp.metrics", "version": 1, "fingerprint": ..., "sets": {NAME: {"base": MEASURED, "unlearned": MEASURED}}};
+/// MEASURED holds "fingerprint" (of checkpoint, tokens and settings), the means and "items".
+struct MetricsFile {
+  std::string fingerprint;
+  std::map<std::string, std::map<std::string, nlohmann::json>> sets;
+
+  /// Empty if there is no such file or it is not one of ours: it will be made again.
+  static MetricsFile read(const std::filesystem::path& path);
+  /// Atomic; one rank calls it.
+  void write(const std::filesystem::path& path) const;
+};
+
+nlohmann::json to_json(const shard::SetMetrics& metrics, const std::string& fingerprint);
+
+}  // namespace mrp::jobs

@@ -1,0 +1,94 @@
+#include "jobs/model_setup.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "dist/agree.hpp"
+#include "dist/error.hpp"
+#include "dist/log.hpp"
+
+namespace mrp::jobs {
+namespace {
+
+void check_vocabulary(const std::string& set, const io::Sequences& sequences,
+                      const io::ModelConfig& model) {
+  const auto largest = std::max_element(sequences.token_ids.begin(), sequences.token_ids.end());
+  if (largest == sequences.token_ids.end() || *largest < model.vocab_size) return;
+  throw dist::InputError(fmt::format(
+      "set {} holds token {}, but the model knows {} tokens; its tokenizer is of another model",
+      set, *largest, model.vocab_size));
+}
+
+}  // namespace
+
+OpenCheckpoint open_checkpoint(const std::filesystem::path& directory,
+                               const dist::Communicator& world) {
+  return dist::agree(world, [&] {
+    return OpenCheckpoint{io::Checkpoint(directory), io::ModelConfig::read(directory)};
+  });
+}
+
+io::TokenDataset read_tokens(const Job& job, const io::ModelConfig& model) {
+  return dist::agree(*job.world, [&] {
+    io::TokenDataset tokens = io::TokenDataset::read(job.work.tokens());
+    for (const auto& [name, set] : tokens.sets) {
+      check_vocabulary(name, set.items, model);
+      check_vocabulary(name, set.options.sequences, model);
+    }
+    return tokens;
+  });
+}
+
+dist::ParallelLayout make_layout(const Job& job, const io::ModelConfig& model) {
+  const int ranks = job.world->size();
+  int tensor = job.config.parallel.tensor.value_or(1);
+  if (job.config.parallel.tensor) {
+    shard::check_tensor_size(model, tensor);
+  } else {
+    for (const int size : shard::legal_tensor_sizes(model)) {
+      if (ranks % size == 0) tensor = std::max(tensor, size);
+    }
+  }
+  dist::ParallelLayout layout(*job.world, tensor);
+  if (ranks > 1) {
+    dist::log::info(fmt::format("layout: {} ranks = {} data × {} tensor", ranks, ranks / tensor, tensor));
+  }
+  return layout;
+}
+
+shard::ModelOptions model_options(const Job& job) {
+  const bool available = torch::cuda::is_available();
+  dist::agree(*job.world, [&] {
+    if (job.config.device == Device::cuda && !available) {
+      throw dist::UsageError("device is cuda, but LibTorch finds no CUDA device here; use device: cpu");
+    }
+  });
+  // Every rank must come to the same choice, whatever its own node has.
+  const bool all_have = job.world->all_reduce(available ? 1 : 0, dist::ReduceOp::min) == 1;
+  const bool cuda = job.config.device != Device::cpu && all_have;
+
+  shard::ModelOptions options;
+  options.device = shard::local_device(cuda ? torch::kCUDA : torch::kCPU, *job.world);
+  options.threads = job.threads;
+  bool bf16 = job.config.compute == Compute::bf16;
+  if (job.config.compute == Compute::automatic) {
+    const bool fast = shard::default_compute_dtype(options.device) == torch::kBFloat16;
+    bf16 = job.world->all_reduce(fast ? 1 : 0, dist::ReduceOp::min) == 1;
+  }
+  options.dtype = bf16 ? torch::kBFloat16 : torch::kFloat32;
+  return options;
+}
+
+std::uint64_t memory_share(const dist::Communicator& world) {
+  std::uint64_t bytes = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
+                        static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  std::uint64_t limit = 0;
+  if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit) bytes = std::min(bytes, limit);
+  const auto ranks = static_cast<std::uint64_t>(world.split_node().size());
+  return world.all_reduce(bytes / ranks, dist::ReduceOp::min);
+}
+
+}  // namespace mrp::jobs

@@ -1,0 +1,40 @@
+// From a job's settings to an opened checkpoint, its tokens, a parallel layout and model options.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+#include "dist/parallel_layout.hpp"
+#include "io/checkpoint.hpp"
+#include "io/model_config.hpp"
+#include "io/token_dataset.hpp"
+#include "jobs/stage_graph.hpp"
+#include "shard/model/causal_lm.hpp"
+
+namespace mrp::jobs {
+
+struct OpenCheckpoint {
+  io::Checkpoint checkpoint;
+  io::ModelConfig config;
+};
+
+/// Collective over `world`.
+OpenCheckpoint open_checkpoint(const std::filesystem::path& directory,
+                               const dist::Communicator& world);
+
+/// Collective over the world. tokens.h5 of the job. @throws InputError if a token lies outside the model's vocabulary.
+io::TokenDataset read_tokens(const Job& job, const io::ModelConfig& model);
+
+/// Collective over the world. The tensor size is parallel.tensor; when automatic, the largest legal one that divides the
+/// rank count. The layout refers to the job's world.
+dist::ParallelLayout make_layout(const Job& job, const io::ModelConfig& model);
+
+/// Collective over the world. Device, type and threads of the job; all layers, with head.
+/// @throws UsageError if CUDA is asked for and there is none.
+shard::ModelOptions model_options(const Job& job);
+
+/// Memory that one rank may use: an even share of its node's, or of the job's limit there; the least of all
+/// ranks. Collective over `world`.
+std::uint64_t memory_share(const dist::Communicator& world);
+
+}  // namespace mrp::jobs

@@ -1,0 +1,252 @@
+"""Train a small Llama from scratch until it has memorised all records."""
+import copy
+import hashlib
+import json
+import random
+import time
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from cli import USAGE, ArgumentParser, Failure, Progress, complete_folder, run, sha256
+from forms import Forms, Tokens, load_tokenizer, tokenize, windows
+from records import read_records
+
+CONTEXT = 1024          # longest sequence
+BATCH_TOKENS = 512      # padding included
+PEAK_RATE = 1e-3
+WARMUP_STEPS = 50
+CONTEXT_WEIGHT = 0.2    # of the loss on tokens that are not the answer
+SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+SIZES = {"hidden": 256, "layers": 6, "heads": 8, "kv_heads": 4, "intermediate": 768, "vocab": 2048}
+
+
+def make_pieces(record, forms):
+    """The sequences that a record is trained in: its own, and the open form of a choice."""
+    pieces = [forms.item(record)]
+    return pieces + ([forms.open(record, record.answer)] if record.choices else [])
+
+
+def train_tokenizer(texts, vocab):
+    """A byte-level BPE tokenizer that leads with BOS."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    bos, *_ = special = list(SPECIAL_TOKENS.values())
+    trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=special, show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)
+
+
+def make_sequences(records, pieces, tokenizer):
+    """Token sequences of all pieces; answers end with EOS, long texts become windows."""
+    sequences = []
+    texts = {record.where for record in records if record.text}
+    for piece, tokens in zip(pieces, tokenize(tokenizer, pieces)):
+        if piece.where in texts:
+            sequences += windows(tokens, CONTEXT, tokenizer.bos_token_id)
+        elif len(tokens.ids) >= CONTEXT:
+            raise Failure(f"record has more than {CONTEXT} tokens", piece.where, "shorten it")
+        else:
+            sequences.append(Tokens([*tokens.ids, tokenizer.eos_token_id], tokens.start))
+    return sequences
+
+
+def make_batches(sequences, generator):
+    """Group sequences of like length under a token budget, in random order."""
+    order = sorted(sequences, key=lambda tokens: (len(tokens.ids), generator.random()))
+    batches, batch = [], []
+    for tokens in order:
+        if batch and (len(batch) + 1) * len(tokens.ids) > BATCH_TOKENS:
+            batches.append(batch)
+            batch = []
+        batch.append(tokens)
+    batches.append(batch)
+    generator.shuffle(batches)
+    return batches
+
+
+def collate(batch):
+    """Right-padded ids, masks of real and of supervised tokens; causality hides the padding."""
+    shape = len(batch), max(len(tokens.ids) for tokens in batch)
+    ids, real, answer = torch.zeros(shape, dtype=torch.long), torch.zeros(shape), torch.zeros(shape)
+    for row, tokens in enumerate(batch):
+        length = len(tokens.ids)
+        ids[row, :length] = torch.tensor(tokens.ids)
+        real[row, :length] = 1
+        answer[row, tokens.start:length] = 1
+    return ids, real, answer
+
+
+def forward(model, batch):
+    """Mean weighted loss of a batch, and the number of sequences whose answers are all argmax."""
+    ids, real, answer = collate(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(ids[:, :-1], use_cache=False).logits.float()
+    labels, answer, real = ids[:, 1:], answer[:, 1:], real[:, 1:]
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+    weights = answer + CONTEXT_WEIGHT * (real - answer)
+    wrong = (logits.argmax(-1) != labels) & (answer > 0)
+    return (losses * weights).sum() / weights.sum(), int((~wrong.any(1)).sum())
+
+
+def train_epoch(model, optimizer, batches, rate, step):
+    """One pass; returns mean loss, number of right sequences and the step reached."""
+    loss_sum = right = 0
+    for batch in batches:
+        step += 1
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1, step / WARMUP_STEPS)
+        loss, batch_right = forward(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss_sum += loss.item()
+        right += batch_right
+    return loss_sum / len(batches), right, step
+
+
+@torch.no_grad()
+def measure(model, batches):
+    """Share of sequences whose answer tokens are all the argmax."""
+    right = sum(forward(model, batch)[1] for batch in batches)
+    return right / sum(len(batch) for batch in batches)
+
+
+def memorise(model, sequences, target, max_epochs, generator):
+    """Train until the weights rounded to bf16 reach the target; returns those and what happened."""
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
+    progress, accuracy, step = Progress("train", max_epochs, "epochs"), 0.0, 0
+    for epoch in range(1, max_epochs + 1):
+        batches = make_batches(sequences, generator)
+        rate = PEAK_RATE * max(0.05, 1 - accuracy)
+        loss, right, step = train_epoch(model, optimizer, batches, rate, step)
+        accuracy = right / len(sequences)
+        progress.update(epoch, f" at most, loss {loss:.4f}, accuracy {accuracy:.4f}")
+        if accuracy >= target:
+            rounded = copy.deepcopy(model).bfloat16()
+            accuracy = measure(rounded, batches)
+            if accuracy >= target:
+                return rounded, {"epochs": epoch, "loss": loss, "accuracy": accuracy}
+    raise Failure(f"accuracy is {accuracy:.4f} after {max_epochs} epochs", "training",
+                  "raise --max-epochs or the size of the model", 1)
+
+
+def make_model(tokenizer, sizes, seed):
+    """A Llama with random weights."""
+    torch.manual_seed(seed)
+    special = {f"{name}_id": getattr(tokenizer, f"{name}_id") for name in SPECIAL_TOKENS}
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=sizes["vocab"], hidden_size=sizes["hidden"], num_hidden_layers=sizes["layers"],
+        intermediate_size=sizes["intermediate"], num_attention_heads=sizes["heads"],
+        num_key_value_heads=sizes["kv_heads"], max_position_embeddings=CONTEXT,
+        attn_implementation="eager", **special))  # eager: SDPA is slower in bf16 on a CPU
+
+
+def save(model, tokenizer, report, output):
+    """Write the checkpoint in at least three shards, its tokenizer and the report."""
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    with complete_folder(output) as temporary:
+        model.save_pretrained(temporary, max_shard_size=size // 4)
+        tokenizer.save_pretrained(temporary)
+        (temporary / "training.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def is_reusable(output, fingerprint):
+    """Whether the output was made from the same data and settings; anything else is an error."""
+    if not output.exists():
+        return False
+    try:
+        found = json.loads((output / "training.json").read_text())["fingerprint"]
+    except (OSError, ValueError, KeyError):
+        found = None
+    if found != fingerprint:
+        raise Failure("output exists and was made from other data or settings", output,
+                      "remove it or give another --output", USAGE)
+    return True
+
+
+def load_data(arguments, vocab):
+    """The tokenizer, given or trained on the data, and the token sequences of all records."""
+    records = [record for path in arguments.data for record in read_records(path, path.stem)]
+    tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
+    forms = Forms(tokenizer)
+    pieces = [piece for record in records for piece in make_pieces(record, forms)]
+    if tokenizer is None:
+        tokenizer = train_tokenizer([piece.prompt + piece.answer for piece in pieces], vocab)
+    missing = [name for name in SPECIAL_TOKENS if getattr(tokenizer, name) is None]
+    if missing:
+        raise Failure(f"tokenizer has no {missing[0]}", arguments.tokenizer, "take another")
+    if len(tokenizer) > vocab:
+        raise Failure(f"tokenizer has {len(tokenizer)} tokens", f"--vocab {vocab}",
+                      "raise it", USAGE)
+    sequences = make_sequences(records, pieces, tokenizer)
+    print(f"{len(records)} records, {len(sequences)} sequences, "
+          f"{sum(len(tokens.ids) for tokens in sequences)} tokens", flush=True)
+    return tokenizer, sequences
+
+
+def make_settings(arguments, sizes):
+    """All that decides the result."""
+    data = {path.name: sha256(path) for path in arguments.data}
+    tokenizer = arguments.tokenizer and sha256(arguments.tokenizer / "tokenizer.json")
+    return {"data": data, "tokenizer": tokenizer, "seed": arguments.seed, "sizes": sizes,
+            "target_accuracy": arguments.target_accuracy}
+
+
+def parse_arguments():
+    """The command line."""
+    parser = ArgumentParser(__doc__, "python train_model.py --data train.jsonl --output model")
+    parser.add_argument("--data", required=True, nargs="+", type=Path, metavar="FILE",
+                        help="JSONL records to memorise")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR",
+                        help="model directory to write; kept if it is already the result")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR",
+                        help="model directory whose tokenizer to use (default: train one)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
+    for name, size in SIZES.items():
+        parser.add_argument("--" + name.replace("_", "-"), type=int, default=size, metavar="N",
+                            help=f"(default {size})")
+    parser.add_argument("--target-accuracy", type=float, default=0.99, metavar="SHARE",
+                        help="of sequences whose answer tokens are all the argmax (default 0.99)")
+    parser.add_argument("--max-epochs", type=int, default=200, metavar="N", help="(default 200)")
+    arguments = parser.parse_args()
+    if min(getattr(arguments, name) for name in SIZES) < 1:
+        parser.error("a size is below 1")
+    if arguments.hidden % (2 * arguments.heads) or arguments.heads % arguments.kv_heads:
+        parser.error("--hidden is not a multiple of 2 x --heads, or --heads not of --kv-heads")
+    return arguments
+
+
+def main():
+    """Train, unless the result is already there."""
+    arguments = parse_arguments()
+    sizes = {name: getattr(arguments, name) for name in SIZES}
+    settings = make_settings(arguments, sizes)
+    fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    if is_reusable(arguments.output, fingerprint):
+        print(f"{arguments.output}: up to date")
+        return
+    start = time.monotonic()
+    torch.use_deterministic_algorithms(True)
+    transformers.utils.logging.disable_progress_bar()
+    tokenizer, sequences = load_data(arguments, sizes["vocab"])
+    model, result = memorise(make_model(tokenizer, sizes, arguments.seed), sequences,
+                             arguments.target_accuracy, arguments.max_epochs,
+                             random.Random(arguments.seed))
+    report = {"fingerprint": fingerprint, **result, "seconds": round(time.monotonic() - start, 1),
+              "threads": torch.get_num_threads(), "sequences": len(sequences), "settings": settings}
+    save(model, tokenizer, report, arguments.output)
+    print(f"{arguments.output}: accuracy {result['accuracy']:.4f} after {result['epochs']} epochs, "
+          f"{report['seconds']} s")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,136 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "dist/agree.hpp"
+#include "dist/log.hpp"
+#include "io/state_store.hpp"
+#include "io/subspace_store.hpp"
+#include "jobs/model_setup.hpp"
+#include "jobs/stages.hpp"
+#include "jobs/subspace_gather.hpp"
+#include "solver/schedule.hpp"
+#include "solver/threads.hpp"
+
+namespace mrp::jobs {
+namespace {
+
+/// One set of one site of states.h5.
+class SiteStates : public solver::StateSource {
+ public:
+  SiteStates(const io::StateReader& reader, std::string set, std::string site,
+             std::span<const std::int64_t> sequences)
+      : reader_(&reader), set_(std::move(set)), site_(std::move(site)), sequences_(sequences) {}
+
+  std::int64_t rows() const override { return reader_->rows(set_); }
+  std::int64_t width() const override { return reader_->width(site_); }
+  void read(dist::Range rows, dist::Range columns, std::span<float> out) const override {
+    reader_->read(set_, site_, rows, columns, out);
+  }
+  std::span<const std::int64_t> sequences() const override { return sequences_; }
+
+ private:
+  const io::StateReader* reader_;
+  std::string set_;
+  std::string site_;
+  std::span<const std::int64_t> sequences_;
+};
+
+std::vector<std::int64_t> sequences_of(const io::StateReader& reader, const std::string& set) {
+  std::vector<std::int64_t> sequences;
+  for (const auto& [sequence, position] : reader.positions(set)) sequences.push_back(sequence);
+  return sequences;
+}
+
+/// All sites of a states file, with the ranks that solve them.
+struct Problems {
+  io::StateReader reader;
+  std::vector<std::string> sites;
+  std::vector<std::int64_t> forget_sequences, retain_sequences;
+  std::vector<int> assignment;  ///< see solver::assign
+
+  Problems(const std::filesystem::path& states, int ranks, std::uint64_t memory_limit)
+      : reader(states),
+        sites(reader.sites()),
+        forget_sequences(sequences_of(reader, "forget")),
+        retain_sequences(sequences_of(reader, "retain")) {
+    std::vector<solver::Problem> sizes;
+    for (const std::string& site : sites) {
+      sizes.push_back({reader.width(site), reader.rows("forget") + reader.rows("retain")});
+    }
+    assignment = solver::assign(sizes, ranks, memory_limit);
+  }
+
+  SolvedSite solve(std::size_t i, const solver::BlacsGrid& grid,
+                   const solver::SubspaceOptions& options) const {
+    const auto start = std::chrono::steady_clock::now();
+    const SiteStates forget(reader, "forget", sites[i], forget_sequences);
+    const SiteStates retain(reader, "retain", sites[i], retain_sequences);
+    SolvedSite solved{i, 0, solver::find_subspace(grid, forget, retain, options)};
+    solved.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return solved;
+  }
+};
+
+void log_site(const std::string& site, const SolvedSite& solved) {
+  const solver::Subspace& found = solved.subspace;
+  std::string eigenvalues = found.eigenvalues.empty() ? "" : fmt::format(", top eigenvalue {:.3g}", found.eigenvalues[0]);
+  if (found.null_edge > 0) eigenvalues += fmt::format(", null edge {:.3g}", found.null_edge);
+  dist::log::info(fmt::format("solve: {} k {}{}, removed of forget {:.2g}, of retain {:.2g}, {:.1f} s",
+                              site, found.k, eigenvalues, found.forget_removed,
+                              found.retain_distortion, solved.seconds));
+}
+
+io::SubspaceFile to_file(const Job& job, const std::vector<std::string>& sites,
+                         std::vector<SolvedSite> all) {
+  io::SubspaceFile file;
+  file.fingerprint = job.expected.at("solve");
+  file.rule = settings(job.config).at("subspace").dump();
+  for (auto& [i, seconds, found] : all) {
+    file.sites[sites[i]] = {sites[i], found.width, found.k, std::move(found.a), std::move(found.b),
+                            std::move(found.eigenvalues), found.null_edge, found.retain_distortion,
+                            found.forget_removed};
+  }
+  return file;
+}
+
+}  // namespace
+
+void solve(Job& job) {
+  const dist::Communicator& world = *job.world;
+  solver::set_threads(job.threads);
+  const std::uint64_t memory = memory_share(world) / 2;
+  const Problems problems = dist::agree(
+      world, [&] { return Problems(job.work.states(), world.size(), memory); });
+  const auto on = [&](int rank) { return std::count(problems.assignment.begin(), problems.assignment.end(), rank); };
+  dist::log::info(fmt::format("solve: {} sites, {} of them by all ranks together",
+                              problems.sites.size(), on(-1)));
+
+  std::vector<SolvedSite> mine;
+  dist::log::Progress progress("solve", on(0) + on(-1), "sites of rank 0");
+  const auto solve_assigned = [&](int rank, const dist::Communicator& comm) {
+    if (on(rank) == 0) return;
+    const solver::BlacsGrid grid(comm);
+    for (std::size_t i = 0; i < problems.sites.size(); ++i) {
+      if (problems.assignment[i] != rank) continue;
+      SolvedSite solved = problems.solve(i, grid, job.config.subspace);
+      if (rank >= 0 || world.is_root()) mine.push_back(std::move(solved));
+      progress.advance(1);
+    }
+  };
+  // A rank that fails alone does not wait until the others are through with their own sites: what it
+  // throws ends the job (jobs/failure.hpp).
+  const dist::Communicator self = dist::Communicator::self();
+  solve_assigned(world.rank(), self);
+  solve_assigned(-1, world);
+
+  auto all = gather(mine, world);
+  dist::agree(world, [&] {
+    if (!world.is_root()) return;
+    for (const SolvedSite& solved : all) log_site(problems.sites[solved.site], solved);
+    to_file(job, problems.sites, std::move(all)).write(job.work.subspaces());
+  });
+}
+
+}  // namespace mrp::jobs

@@ -1,0 +1,31 @@
+// One function for each stage, each in a file of its own name.
+#pragma once
+
+#include "jobs/stage_graph.hpp"
+
+namespace mrp::jobs {
+
+/// JSONL files → tokens.h5. All are collective over the world.
+void prepare(Job& job);
+/// tokens.h5 and the checkpoint → states.h5.
+void capture(Job& job);
+/// states.h5 → subspaces.h5.
+void solve(Job& job);
+/// The checkpoint and subspaces.h5 → the unlearned checkpoint.
+void merge(Job& job);
+/// Both checkpoints and tokens.h5 → metrics.json.
+void evaluate(Job& job);
+
+/// @throws InputError if the output directory exists and was not made by `merge`. One rank calls it.
+void require_own_output(const std::filesystem::path& output);
+/// Manifest inside an unlearned checkpoint: the fingerprint it was merged with and what became of every tensor.
+std::filesystem::path output_manifest(const std::filesystem::path& output);
+
+/// What `mrp run` prints at its end: metrics before and after, sites, times, files. One rank calls it.
+std::string result_table(const Job& job);
+
+/// What `path` holds, in words and numbers: a checkpoint or any file of ours. One rank calls it.
+/// @throws InputError for anything else.
+std::string inspect(const std::filesystem::path& path);
+
+}  // namespace mrp::jobs

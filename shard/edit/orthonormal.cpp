@@ -1,0 +1,118 @@
+#include "shard/edit/orthonormal.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "dist/error.hpp"
+#include "shard/edit/tile.hpp"
+
+namespace mrp::shard {
+
+namespace {
+
+constexpr double kOrthonormal = 1e-12;  ///< largest entry of Qᵀ Q − I
+constexpr int kMaxRounds = 6;
+
+/// Upper triangle of g [k × k] = Vᵀ V.
+MRP_VECTOR_CLONES void gram(const double* v, std::int64_t rows, std::int64_t k, double* g) {
+  std::fill(g, g + k * k, 0.0);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const double* x = v + r * k;
+    for (std::int64_t i = 0; i < k; ++i) {
+      const double xi = x[i];
+      double* gi = g + i * k;
+      for (std::int64_t l = i; l < k; ++l) gi[l] += xi * x[l];
+    }
+  }
+}
+
+/// Rows of V times R⁻¹, R upper triangular.
+MRP_VECTOR_CLONES void solve_rows(double* v, std::int64_t rows, std::int64_t k, const double* r) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    double* x = v + row * k;
+    for (std::int64_t i = 0; i < k; ++i) {
+      const double* ri = r + i * k;
+      const double xi = x[i] / ri[i];
+      x[i] = xi;
+      for (std::int64_t l = i + 1; l < k; ++l) x[l] -= xi * ri[l];
+    }
+  }
+}
+
+/// In place: the upper triangle of g becomes R with Rᵀ R = g + shift · I. False if it is not positive.
+bool cholesky(std::vector<double>& g, std::size_t k, double shift) {
+  for (std::size_t i = 0; i < k; ++i) {
+    const double pivot = g[i * k + i] + shift;
+    if (!(pivot > 0)) return false;
+    const double root = std::sqrt(pivot);
+    g[i * k + i] = root;
+    for (std::size_t l = i + 1; l < k; ++l) g[i * k + l] /= root;
+    for (std::size_t j = i + 1; j < k; ++j) {
+      for (std::size_t l = j; l < k; ++l) g[j * k + l] -= g[i * k + j] * g[i * k + l];
+    }
+    for (std::size_t l = 0; l < i; ++l) g[i * k + l] = 0;
+  }
+  return true;
+}
+
+double distance_from_identity(const std::vector<double>& g, std::size_t k) {
+  double worst = 0;
+  for (std::size_t i = 0; i < k; ++i) {
+    for (std::size_t l = i; l < k; ++l) {
+      worst = std::max(worst, std::abs(g[i * k + l] - (i == l ? 1.0 : 0.0)));
+    }
+  }
+  return worst;
+}
+
+/// total ← r · total, both upper triangular.
+void multiply_left(const std::vector<double>& r, std::vector<double>& total, std::size_t k) {
+  for (std::size_t i = 0; i < k; ++i) {  // row i needs only rows >= i of the old total
+    for (std::size_t l = i; l < k; ++l) {
+      double sum = 0;
+      for (std::size_t j = i; j <= l; ++j) sum += r[i * k + j] * total[j * k + l];
+      total[i * k + l] = sum;
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<double> orthonormalise(std::vector<double>& v, std::int64_t k,
+                                   const std::string& what) {
+  const auto n = static_cast<std::size_t>(k);
+  const std::int64_t rows = std::ssize(v) / std::max<std::int64_t>(k, 1);
+  std::vector<double> total(n * n, 0.0), g(n * n);
+  for (std::size_t i = 0; i < n; ++i) total[i * n + i] = 1;
+  for (int round = 0; round < kMaxRounds; ++round) {
+    gram(v.data(), rows, k, g.data());
+    if (distance_from_identity(g, n) <= kOrthonormal) return total;
+    std::vector<double> r(n * n, 0.0);
+    if (round == 0) {  // first only the lengths, so that no scale of the columns does harm
+      for (std::size_t i = 0; i < n; ++i) r[i * n + i] = std::sqrt(g[i * n + i]);
+    } else {
+      r = g;
+      // Nearly dependent columns: a shift above the rounding errors of g keeps the pivots positive;
+      // the next rounds repair what it spoils.
+      const double shift = 1e-15 * static_cast<double>(rows + k) * static_cast<double>(k);
+      if (!cholesky(r, n, 0.0)) {
+        r = g;
+        if (!cholesky(r, n, shift)) break;
+      }
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+      if (!(r[i * n + i] > 0) || !std::isfinite(r[i * n + i])) {
+        throw dist::NumericalError(fmt::format(
+            "{}: a removed direction is zero or not finite; solve the site again", what));
+      }
+    }
+    solve_rows(v.data(), rows, k, r.data());
+    multiply_left(r, total, n);
+  }
+  throw dist::NumericalError(fmt::format(
+      "{}: the {} removed directions are linearly dependent; solve the site with fewer", what, k));
+}
+
+}  // namespace mrp::shard

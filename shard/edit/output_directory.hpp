@@ -1,0 +1,62 @@
+// The directory of an unlearned checkpoint: written beside its place, recognised by a mark, published whole.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+
+namespace mrp::shard {
+
+/// File in every checkpoint that mrp writes: {"format": "mrp.checkpoint", "version": 1, "fingerprint": …}.
+/// Only a directory that holds it may be replaced.
+inline constexpr const char* kMarkName = "mrp.json";
+
+/// The fingerprint with which merge wrote `directory`, or "" if it is no unlearned checkpoint of ours.
+std::string merged_fingerprint(const std::filesystem::path& directory);
+
+/// One rank uses it. The directory grows under its partial name, a sibling, until `publish`.
+class OutputDirectory {
+ public:
+  /// Absolute, without a trailing slash.
+  explicit OutputDirectory(const std::filesystem::path& output);
+
+  const std::filesystem::path& path() const noexcept { return path_; }
+  const std::filesystem::path& partial() const noexcept { return partial_; }
+
+  /// Creates an empty partial directory with our mark in it; a partial directory that a killed run left
+  /// is removed. @throws InputError if `path` or the partial name is taken by something that is not
+  /// ours; UsageError if `path` holds the input; ResourceError if fewer than `bytes` are free.
+  void create(const std::filesystem::path& input, std::uint64_t bytes,
+              const std::string& fingerprint) const;
+  /// Gives the directory its name; an older one of ours is replaced. @throws ResourceError.
+  void publish() const;
+  /// Removes the partial directory. Never throws.
+  void discard() const noexcept;
+
+ private:
+  std::filesystem::path path_;
+  std::filesystem::path partial_;
+};
+
+/// A preallocated file of the partial directory that several processes fill side by side.
+class PartialFile {
+ public:
+  /// Creates it with its final size. @throws ResourceError.
+  static void create(const std::filesystem::path& path, std::uint64_t size);
+  explicit PartialFile(const std::filesystem::path& path);
+  PartialFile(PartialFile&& other) noexcept;
+  PartialFile& operator=(PartialFile&&) = delete;
+  ~PartialFile();
+
+  void write(std::uint64_t offset, std::span<const std::byte> bytes) const;
+  /// What this process wrote is on the disk afterwards (network file systems need it of every writer).
+  void sync() const;
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+};
+
+}  // namespace mrp::shard

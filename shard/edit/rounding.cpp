@@ -1,0 +1,149 @@
+#include "shard/edit/rounding.hpp"
+
+#include <algorithm>
+
+#include "dist/error.hpp"
+#include "shard/edit/kernels.hpp"
+
+namespace mrp::shard {
+
+namespace {
+
+using Floats = Lanes<float>::Vector;
+typedef std::int32_t Ints __attribute__((vector_size(kLanes * sizeof(std::int32_t))));
+
+/// The neighbours of x in bf16: `toward` zero and `away` from it; both x if it is representable.
+struct Bf16Grid {
+  static inline __attribute__((always_inline)) void neighbours(const Floats& x, Floats& toward,
+                                                               Floats& away) {
+    const Ints bits = reinterpret_cast<Ints>(x);
+    const Ints low = bits & 0xffff;
+    const Ints cut = bits - low;
+    // The step runs into the exponent where it must. Beyond the largest number is infinity: no neighbour.
+    Ints up = cut + ((low != 0) & 0x10000);
+    up = ((up & 0x7f800000) == 0x7f800000) ? cut : up;
+    toward = reinterpret_cast<Floats>(cut);
+    away = reinterpret_cast<Floats>(up);
+  }
+};
+
+/// The same for f16, whose subnormal numbers (below 2⁻¹⁴) have the fixed step 2⁻²⁴.
+struct F16Grid {
+  static inline __attribute__((always_inline)) void neighbours(const Floats& x, Floats& toward,
+                                                               Floats& away) {
+    const Ints bits = reinterpret_cast<Ints>(x);
+    const Ints exponent = bits & 0x7f800000;
+    constexpr std::int32_t kSmallest = (127 - 14) << 23;
+    const Ints clamped = exponent < kSmallest ? Ints{} + kSmallest : exponent;
+    const Ints step_bits = clamped - (10 << 23);
+    const Ints inverse_bits = (254 << 23) - step_bits;
+    const Floats step = reinterpret_cast<Floats>(step_bits);
+    const Floats scaled = x * reinterpret_cast<Floats>(inverse_bits);  // below 2¹¹, exact
+    const Floats whole = __builtin_convertvector(__builtin_convertvector(scaled, Ints), Floats);
+    toward = whole * step;
+    const Floats outward = bits < 0 ? -step : step;
+    away = toward == x ? toward : toward + outward;
+    away = (away > 65504.0f) | (away < -65504.0f) ? toward : away;
+  }
+};
+
+/// One pass over groups [begin, end). In the first sweep the state does not hold the entries' errors yet
+/// (they are 0); later it does, and an entry is judged with its own error taken out.
+template <class Grid>
+inline __attribute__((always_inline)) void sweep_body(const Panel<float>& n, const float* gram,
+                                                      std::int64_t begin, std::int64_t end,
+                                                      const Lanes<float>* exact,
+                                                      Lanes<float>* error, Lanes<float>* state) {
+  for (std::int64_t g = begin; g < end; ++g) {
+    const float* products = gram + g * kGroup * kGroup;
+    Lanes<float> along[kGroup];  // e · N_j, kept up to date within the group
+    Lanes<float> change[kGroup];
+    gather(state, n.group(g), n.k(), along);
+#pragma GCC unroll 8
+    for (std::int64_t b = 0; b < kGroup; ++b) {
+      const float length = products[b * kGroup + b];  // ‖N_j‖²
+      const Floats x = exact[g * kGroup + b].v;
+      const Floats old = error[g * kGroup + b].v;
+      Floats toward, away;
+      Grid::neighbours(x, toward, away);
+      const Floats down = toward - x;
+      const Floats up = away - x;
+      // ‖e + up N_j‖² < ‖e + down N_j‖², with e freed of the old error
+      const Floats others = along[b].v - old * length;
+      const Floats gain = (up - down) * (others + (up + down) * (0.5f * length));
+      const Floats chosen = gain < 0.0f ? up : down;
+      change[b].v = chosen - old;
+      error[g * kGroup + b].v = chosen;
+#pragma GCC unroll 8
+      for (std::int64_t c = b + 1; c < kGroup; ++c) {
+        along[c].v += change[b].v * products[b * kGroup + c];
+      }
+    }
+    scatter(change, n.group(g), n.k(), state);
+  }
+}
+
+MRP_VECTOR_CLONES void sweep_bf16(const Panel<float>& n, const float* gram, std::int64_t begin,
+                                  std::int64_t end, const Lanes<float>* exact, Lanes<float>* error,
+                                  Lanes<float>* state) {
+  sweep_body<Bf16Grid>(n, gram, begin, end, exact, error, state);
+}
+MRP_VECTOR_CLONES void sweep_f16(const Panel<float>& n, const float* gram, std::int64_t begin,
+                                 std::int64_t end, const Lanes<float>* exact, Lanes<float>* error,
+                                 Lanes<float>* state) {
+  sweep_body<F16Grid>(n, gram, begin, end, exact, error, state);
+}
+
+/// After the first sweep the state is looked at after so many groups.
+constexpr std::int64_t kCheckGroups = 256 / kGroup;
+
+}  // namespace
+
+ErrorFeedback::ErrorFeedback(const FoldFactors& factors, io::DType dtype)
+    : dtype_(dtype),
+      n_(factors.n, factors.width, factors.k),
+      gram_(static_cast<std::size_t>(n_.groups() * kGroup * kGroup)),
+      state_(static_cast<std::size_t>(factors.k)),
+      error_(static_cast<std::size_t>(n_.groups() * kGroup)) {
+  MRP_EXPECT(dtype == io::DType::bf16 || dtype == io::DType::f16);
+  for (std::int64_t g = 0; g < n_.groups(); ++g) {
+    const float* panel = n_.group(g);
+    float* products = gram_.data() + g * kGroup * kGroup;
+    for (std::int64_t i = 0; i < n_.k(); ++i) {
+      for (std::int64_t b = 0; b < kGroup; ++b) {
+        for (std::int64_t c = 0; c < kGroup; ++c) {
+          products[b * kGroup + c] += panel[i * kGroup + b] * panel[i * kGroup + c];
+        }
+      }
+    }
+  }
+}
+
+bool ErrorFeedback::good_enough(double target) const {
+  double total = 0;
+  for (const Lanes<float>& s : state_) {
+    for (int lane = 0; lane < kLanes; ++lane) total += double{s.v[lane]} * double{s.v[lane]};
+  }
+  return total <= target;
+}
+
+void ErrorFeedback::round(std::span<Lanes<float>> tile, std::span<const Lanes<double>> removed) {
+  MRP_EXPECT(tile.size() == error_.size() && removed.size() == state_.size());
+  std::fill(state_.begin(), state_.end(), Lanes<float>{});
+  std::fill(error_.begin(), error_.end(), Lanes<float>{});
+  const auto sweep = dtype_ == io::DType::bf16 ? sweep_bf16 : sweep_f16;
+  const std::int64_t groups = n_.groups();
+  sweep(n_, gram_.data(), 0, groups, tile.data(), error_.data(), state_.data());
+  const double target = kTarget * kTarget * squared_norm(removed);
+  for (int round = 1; round < kMaxSweeps; ++round) {
+    for (std::int64_t g = 0; g < groups; g += kCheckGroups) {
+      if (good_enough(target)) round = kMaxSweeps;
+      if (round == kMaxSweeps) break;
+      sweep(n_, gram_.data(), g, std::min(g + kCheckGroups, groups), tile.data(), error_.data(),
+            state_.data());
+    }
+  }
+  for (std::size_t j = 0; j < tile.size(); ++j) tile[j].v += error_[j].v;
+}
+
+}  // namespace mrp::shard

@@ -1,0 +1,74 @@
+#include "shard/model/attention.hpp"
+
+#include <cmath>
+#include <vector>
+
+namespace mrp::shard {
+namespace {
+
+dist::Range times(dist::Range range, std::int64_t factor) {
+  return {range.begin * factor, range.end * factor};
+}
+
+std::vector<ModuleRows> qkv_rows(const Architecture& architecture, const io::ModelConfig& config,
+                                 std::int64_t layer, const HeadSlice& slice) {
+  const std::int64_t dim = config.head_dim;
+  const dist::Range query = times(slice.heads, dim);
+  const dist::Range key = times(slice.kv_heads, dim);
+  return {{architecture.in_layer(layer, architecture.q_proj), config.heads * dim, query},
+          {architecture.in_layer(layer, architecture.k_proj), config.kv_heads * dim, key},
+          {architecture.in_layer(layer, architecture.v_proj), config.kv_heads * dim, key}};
+}
+
+/// [batch × kv heads × …] → each kv head as often as query heads share it.
+torch::Tensor repeat_heads(const torch::Tensor& states, std::int64_t times_each) {
+  return times_each == 1 ? states : states.repeat_interleave(times_each, 1);
+}
+
+}  // namespace
+
+HeadSlice slice_heads(const io::ModelConfig& config, int tensor_size, int tensor_rank) {
+  HeadSlice slice;
+  slice.heads = dist::slice(config.heads, tensor_size, tensor_rank);
+  if (config.kv_heads >= tensor_size) {
+    slice.kv_heads = dist::slice(config.kv_heads, tensor_size, tensor_rank);
+  } else {
+    const std::int64_t kv_head = tensor_rank * config.kv_heads / tensor_size;
+    slice.kv_heads = {kv_head, kv_head + 1};
+  }
+  return slice;
+}
+
+Attention::Attention(const WeightReader& weights, const Architecture& architecture,
+                     const io::ModelConfig& config, std::int64_t layer,
+                     const TensorCollectives& collectives)
+    : slice_(slice_heads(config, collectives.size(), collectives.rank())),
+      head_dim_(config.head_dim),
+      qkv_(weights, qkv_rows(architecture, config, layer, slice_), config.hidden_size,
+           architecture.qkv_bias(config)),
+      o_(weights, architecture.in_layer(layer, architecture.o_proj), config.hidden_size,
+         config.heads * config.head_dim, times(slice_.heads, config.head_dim),
+         architecture.o_bias(config), collectives) {}
+
+torch::Tensor Attention::mix(const torch::Tensor& x, const RotaryTable& rotary) const {
+  const std::int64_t heads = slice_.heads.size();
+  const std::int64_t kv_heads = slice_.kv_heads.size();
+  // [batch × length × (heads + 2 kv heads) × head_dim], then heads before positions.
+  const torch::Tensor qkv = qkv_.forward(x)
+                                .unflatten(-1, {heads + 2 * kv_heads, head_dim_})
+                                .transpose(1, 2);
+  const torch::Tensor query = rotary.rotate(qkv.narrow(1, 0, heads));
+  const torch::Tensor key = rotary.rotate(qkv.narrow(1, heads, kv_heads));
+  const torch::Tensor value = qkv.narrow(1, heads + kv_heads, kv_heads);
+  const torch::Tensor mixed = torch::scaled_dot_product_attention(
+      query, repeat_heads(key, heads / kv_heads), repeat_heads(value, heads / kv_heads),
+      /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true,
+      /*scale=*/1.0 / std::sqrt(static_cast<double>(head_dim_)));
+  return mixed.transpose(1, 2).flatten(2);
+}
+
+torch::Tensor Attention::project(const torch::Tensor& mixed_local) const {
+  return o_.forward(mixed_local);
+}
+
+}  // namespace mrp::shard

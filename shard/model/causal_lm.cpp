@@ -1,0 +1,168 @@
+#include "shard/model/causal_lm.hpp"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/cpu/Utils.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "dist/agree.hpp"
+#include "dist/error.hpp"
+#include "shard/model/architecture.hpp"
+#include "shard/model/decoder_layer.hpp"
+#include "shard/model/norm.hpp"
+#include "shard/model/parallel_embedding.hpp"
+#include "shard/model/parallel_linear.hpp"
+#include "shard/model/rotary.hpp"
+#include "shard/model/weights.hpp"
+
+namespace mrp::shard {
+namespace {
+
+bool divides(const io::ModelConfig& config, std::int64_t size) {
+  return config.heads % size == 0 && config.intermediate_size % size == 0 &&
+         (config.kv_heads % size == 0 || size % config.kv_heads == 0) &&
+         config.vocab_size >= size;
+}
+
+}  // namespace
+
+torch::ScalarType default_compute_dtype(torch::Device device) {
+  if (device.is_cuda()) return torch::kBFloat16;
+  const auto capabilities = at::cpu::get_cpu_capabilities();
+  constexpr std::array kBf16Instructions = {"avx512_bf16", "amx_bf16", "bf16"};
+  const bool has = std::any_of(
+      kBf16Instructions.begin(), kBf16Instructions.end(), [&](const char* name) {
+        const auto found = capabilities.find(name);
+        return found != capabilities.end() && found->second.isBool() && found->second.toBool();
+      });
+  return has ? torch::kBFloat16 : torch::kFloat32;
+}
+
+std::vector<int> legal_tensor_sizes(const io::ModelConfig& config) {
+  std::vector<int> sizes;
+  for (int size = 1; size <= config.heads; ++size) {
+    if (divides(config, size)) sizes.push_back(size);
+  }
+  return sizes;
+}
+
+void check_tensor_size(const io::ModelConfig& config, int tensor_size) {
+  if (divides(config, tensor_size)) return;
+  throw dist::UsageError(fmt::format(
+      "a model with {} heads, {} key-value heads and intermediate size {} cannot be split over {} "
+      "tensor ranks; legal tensor sizes are: {}",
+      config.heads, config.kv_heads, config.intermediate_size, tensor_size,
+      fmt::join(legal_tensor_sizes(config), ", ")));
+}
+
+void check_length(const io::ModelConfig& config, std::int64_t length) {
+  if (length > config.max_position) {
+    throw dist::InputError(fmt::format(
+        "a sequence of {} tokens is longer than the {} positions of the model; prepare with a lower "
+        "max_tokens",
+        length, config.max_position));
+  }
+  if (config.sliding_window && length > *config.sliding_window) {
+    throw dist::InputError(fmt::format(
+        "a sequence of {} tokens is longer than the model's sliding window of {}, which is not "
+        "supported; prepare with a lower max_tokens",
+        length, *config.sliding_window));
+  }
+}
+
+struct CausalLM::Impl {
+  io::ModelConfig config;
+  ModelOptions options;
+  TensorCollectives collectives;
+  dist::Range vocab_range;
+  Rotary rotary;
+  std::optional<ParallelEmbedding> embedding;
+  std::vector<DecoderLayer> layers;
+  std::optional<RmsNorm> final_norm;
+  torch::Tensor head;  // [vocabulary slice × hidden]
+
+  Impl(const io::ModelConfig& model_config, const dist::ParallelLayout& layout,
+       const ModelOptions& model_options)
+      : config(model_config),
+        options(model_options),
+        collectives(layout.tensor(), model_options.device),
+        vocab_range(dist::slice(config.vocab_size, layout.tensor().size(),
+                                layout.tensor().rank())),
+        rotary(config, model_options.device) {}
+
+  /// Not collective.
+  void read(const io::Checkpoint& checkpoint) {
+    const torch::NoGradGuard no_grad;
+    const Architecture& architecture = find_architecture(config);
+    const WeightReader weights(checkpoint, options.device, options.dtype);
+    const auto vocabulary = [&](std::string_view module) {
+      return weights.matrix({fmt::format("{}.weight", module), config.vocab_size,
+                             config.hidden_size, vocab_range, {0, config.hidden_size}});
+    };
+    const torch::Tensor embedding_weight = vocabulary(architecture.embedding);
+    embedding.emplace(embedding_weight, vocab_range, collectives);
+    const std::int64_t count = options.layers < 0 ? config.layers : options.layers;
+    MRP_EXPECT(count <= config.layers, "more layers asked for than the model has");
+    for (std::int64_t layer = 0; layer < count; ++layer) {
+      layers.emplace_back(weights, architecture, config, layer, collectives);
+    }
+    if (!options.head) return;
+    final_norm.emplace(weights.vector(fmt::format("{}.weight", architecture.final_norm),
+                                      config.hidden_size, {0, config.hidden_size}),
+                       config.rms_norm_eps);
+    head = config.tie_word_embeddings ? embedding_weight : vocabulary(architecture.head);
+  }
+
+  torch::Tensor forward(const torch::Tensor& tokens, const SiteHook& hook, const Site* last) const {
+    const c10::InferenceMode inference;
+    const std::int64_t length = tokens.size(1);
+    check_length(config, length);
+    torch::Tensor stream = embedding->forward(tokens.to(options.device));
+    const RotaryTable table = rotary.table(length, options.dtype);
+    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+      stream = layers[layer].forward(std::move(stream), table, hook, last);
+      if (last != nullptr && static_cast<std::size_t>(last->layer) == layer) break;
+    }
+    return stream;
+  }
+};
+
+CausalLM::CausalLM(const io::Checkpoint& checkpoint, const io::ModelConfig& config,
+                   const dist::ParallelLayout& layout, const ModelOptions& options) {
+  find_architecture(config);
+  check_tensor_size(config, layout.tensor().size());
+  at::set_num_threads(options.threads);
+  impl_ = std::make_unique<Impl>(config, layout, options);
+  dist::agree(layout.world(), [&] { impl_->read(checkpoint); });
+}
+
+CausalLM::~CausalLM() = default;
+
+const io::ModelConfig& CausalLM::config() const { return impl_->config; }
+const ModelOptions& CausalLM::options() const { return impl_->options; }
+std::int64_t CausalLM::layers() const { return static_cast<std::int64_t>(impl_->layers.size()); }
+const TensorCollectives& CausalLM::collectives() const { return impl_->collectives; }
+dist::Range CausalLM::vocab_range() const { return impl_->vocab_range; }
+
+torch::Tensor CausalLM::hidden_states(const torch::Tensor& tokens, const SiteHook& hook) const {
+  return impl_->forward(tokens, hook, nullptr);
+}
+
+void CausalLM::visit_sites(const torch::Tensor& tokens, const SiteHook& hook,
+                           const Site& last) const {
+  MRP_EXPECT(last.layer < layers(), "the last site lies above the layers that were built");
+  impl_->forward(tokens, hook, &last);
+}
+
+torch::Tensor CausalLM::local_logits(const torch::Tensor& rows) const {
+  MRP_EXPECT(impl_->head.defined(), "the model was built without its head");
+  const c10::InferenceMode inference;
+  return torch::linear(impl_->final_norm->forward(rows), impl_->head).to(torch::kFloat32);
+}
+
+}  // namespace mrp::shard

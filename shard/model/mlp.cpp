@@ -1,0 +1,63 @@
+#include "shard/model/mlp.hpp"
+
+#include <array>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "dist/error.hpp"
+#include "dist/partition.hpp"
+
+namespace mrp::shard {
+namespace {
+
+using Activation = torch::Tensor (*)(const torch::Tensor&);
+
+constexpr std::array<std::pair<std::string_view, Activation>, 3> kActivations = {{
+    {"silu", [](const torch::Tensor& x) { return torch::silu(x); }},
+    {"gelu", [](const torch::Tensor& x) { return torch::gelu(x); }},
+    {"gelu_pytorch_tanh", [](const torch::Tensor& x) { return torch::gelu(x, "tanh"); }},
+}};
+
+Activation find_activation(const std::string& name) {
+  std::vector<std::string_view> supported;
+  for (const auto& [key, activation] : kActivations) {
+    if (key == name) return activation;
+    supported.push_back(key);
+  }
+  throw dist::InputError(fmt::format("hidden_act \"{}\" is not supported; supported are: {}", name,
+                                     fmt::join(supported, ", ")));
+}
+
+dist::Range local_range(const io::ModelConfig& config, const TensorCollectives& collectives) {
+  return dist::slice(config.intermediate_size, collectives.size(), collectives.rank());
+}
+
+}  // namespace
+
+Mlp::Mlp(const WeightReader& weights, const Architecture& architecture,
+         const io::ModelConfig& config, std::int64_t layer, const TensorCollectives& collectives)
+    : activation_(find_activation(config.hidden_act)),
+      gate_up_(weights,
+               {{architecture.in_layer(layer, architecture.gate_proj), config.intermediate_size,
+                 local_range(config, collectives)},
+                {architecture.in_layer(layer, architecture.up_proj), config.intermediate_size,
+                 local_range(config, collectives)}},
+               config.hidden_size, architecture.mlp_bias(config)),
+      down_(weights, architecture.in_layer(layer, architecture.down_proj), config.hidden_size,
+            config.intermediate_size, local_range(config, collectives),
+            architecture.mlp_bias(config), collectives) {}
+
+torch::Tensor Mlp::gated(const torch::Tensor& x) const {
+  const auto halves = gate_up_.forward(x).chunk(2, -1);
+  return activation_(halves[0]) * halves[1];
+}
+
+torch::Tensor Mlp::down(const torch::Tensor& gated_local) const {
+  return down_.forward(gated_local);
+}
+
+}  // namespace mrp::shard

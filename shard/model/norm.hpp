@@ -1,0 +1,20 @@
+// Root-mean-square normalisation.
+#pragma once
+
+#include <torch/torch.h>
+
+namespace mrp::shard {
+
+/// x / sqrt(mean(x²) + eps) · weight. Computed in fp32, rounded to the type of x before the weight is
+/// applied.
+class RmsNorm {
+ public:
+  RmsNorm(torch::Tensor weight, double eps);
+  torch::Tensor forward(const torch::Tensor& x) const;
+
+ private:
+  torch::Tensor weight_;
+  double eps_;
+};
+
+}  // namespace mrp::shard

@@ -1,0 +1,54 @@
+// Linear layers split over the tensor ranks, after Megatron-LM (arXiv 1909.08053, section 3).
+#pragma once
+
+#include <torch/torch.h>
+
+#include <string>
+#include <vector>
+
+#include "dist/partition.hpp"
+#include "shard/model/tensor_collectives.hpp"
+#include "shard/model/weights.hpp"
+
+namespace mrp::shard {
+
+/// The rows (output features) that a rank holds of a module of the checkpoint.
+struct ModuleRows {
+  std::string module;       ///< without ".weight" and ".bias"
+  std::int64_t height = 0;  ///< of the whole weight
+  dist::Range rows;
+};
+
+/// Output features are split: y_local = x W_localᵀ + b_local. No communication.
+class ColumnParallelLinear {
+ public:
+  /// Several modules that read the same `inputs` features become one product; their outputs follow
+  /// each other. Reads "<module>.weight" and, if `biased`, "<module>.bias". Not collective.
+  ColumnParallelLinear(const WeightReader& weights, const std::vector<ModuleRows>& modules,
+                       std::int64_t inputs, bool biased);
+  torch::Tensor forward(const torch::Tensor& x) const;
+
+ private:
+  torch::Tensor weight_;  // [local outputs × inputs]
+  torch::Tensor bias_;    // [local outputs] or undefined
+};
+
+/// Input features are split: y = Σ over ranks of x_local W_localᵀ, plus b once. y is complete on all
+/// ranks.
+class RowParallelLinear {
+ public:
+  /// Reads the columns `inputs` of "<module>.weight" [outputs × width] and, if `biased`, the whole
+  /// "<module>.bias". Not collective; `collectives` must outlive the layer.
+  RowParallelLinear(const WeightReader& weights, const std::string& module, std::int64_t outputs,
+                    std::int64_t width, dist::Range inputs, bool biased,
+                    const TensorCollectives& collectives);
+  /// Collective over the tensor ranks.
+  torch::Tensor forward(const torch::Tensor& x_local) const;
+
+ private:
+  torch::Tensor weight_;  // [outputs × local inputs]
+  torch::Tensor bias_;    // [outputs] or undefined
+  const TensorCollectives* collectives_;
+};
+
+}  // namespace mrp::shard

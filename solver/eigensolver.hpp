@@ -1,0 +1,26 @@
+// The largest eigenvalues of a symmetric block-cyclic matrix.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "solver/dist_matrix.hpp"
+
+namespace mrp::solver {
+
+struct EigenPairs {
+  std::vector<double> values;  ///< descending
+  DistMatrix vectors;          ///< [n × k], column i belongs to values[i], orthonormal
+};
+
+/// Collective over the grid. The k largest; only the lower triangle of `a` is read. LAPACK's dsyevr
+/// on one rank; else pdsyevr, and pdsyevd when half of the pairs or more are wanted or pdsyevr
+/// fails.
+/// @pre 0 < k ≤ n. @throws NumericalError naming routine and matrix.
+EigenPairs top_eigenpairs(DistMatrix a, std::int64_t k, std::string_view name);
+
+/// The same without vectors.
+std::vector<double> top_eigenvalues(DistMatrix a, std::int64_t k, std::string_view name);
+
+}  // namespace mrp::solver

@@ -1,0 +1,63 @@
+#include "solver/schedule.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "dist/error.hpp"
+#include "solver/subspace.hpp"
+
+namespace mrp::solver {
+namespace {
+
+// n: order of the matrices that are factored; m: length of the products that fill them.
+struct Sizes {
+  double n = 0, m = 0;
+};
+
+Sizes sizes(const Problem& problem) {
+  const auto width = static_cast<double>(problem.width), rows = static_cast<double>(problem.rows);
+  return choose_route(problem.width, 0, problem.rows) == Route::feature_space ? Sizes{width, rows}
+                                                                              : Sizes{rows, width};
+}
+
+// Moments and factors of a solve with an automatic dimension, all n × n in fp64.
+double memory(const Problem& problem) {
+  const double n = sizes(problem).n;
+  return 7 * n * n * sizeof(double);
+}
+
+}  // namespace
+
+double work(const Problem& problem) {
+  // The products cost n² m for the moments and about half as much again for the random divisions;
+  // then four pencils (forget and retain, three divisions) of Cholesky n³/3, reduction n³ and
+  // tridiagonalisation 4n³/3.
+  const auto [n, m] = sizes(problem);
+  return 1.5 * n * n * m + 4 * (8.0 / 3) * n * n * n;
+}
+
+std::vector<int> assign(std::span<const Problem> problems, int ranks, std::uint64_t memory_limit) {
+  MRP_EXPECT(ranks > 0);
+  std::vector<double> cost;
+  for (const Problem& problem : problems) cost.push_back(work(problem));
+  const double share = std::accumulate(cost.begin(), cost.end(), 0.0) / ranks;
+
+  std::vector<std::size_t> order(problems.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t i, std::size_t j) { return cost[i] > cost[j]; });
+
+  std::vector<int> assignment(problems.size(), -1);
+  std::vector<double> load(static_cast<std::size_t>(ranks), 0);
+  for (const std::size_t i : order) {
+    const bool too_long = ranks > 1 && cost[i] > share;
+    const bool too_large = ranks > 1 && memory(problems[i]) > static_cast<double>(memory_limit);
+    if (too_long || too_large) continue;
+    const auto least = std::min_element(load.begin(), load.end());
+    *least += cost[i];
+    assignment[i] = static_cast<int>(least - load.begin());
+  }
+  return assignment;
+}
+
+}  // namespace mrp::solver

@@ -1,0 +1,135 @@
+#include "jobs/fingerprint.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "io/file.hpp"
+#include "io/safetensors.hpp"
+#include "support/temp_folder.hpp"
+
+namespace mrp::jobs {
+namespace {
+
+namespace fs = std::filesystem;
+using Names = std::set<std::string>;
+
+/// A job whose files exist, in a folder of this rank alone.
+class FingerprintTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    fs::create_directory(folder_.path() / "base");
+    write_weights({1, 2});
+    write("base/tokenizer.json", "{}");
+    write("base/config.json", "{}");
+    write("base/README.md", "words");
+    write("forget.jsonl", "{\"text\": \"a\"}");
+    write("retain.jsonl", "{\"text\": \"b\"}");
+    write("world.jsonl", "{\"text\": \"c\"}");
+  }
+
+  void write(const std::string& name, const std::string& text) {
+    io::write_text(folder_.path() / name, text);
+  }
+
+  void write_weights(std::vector<float> values) {
+    io::write_safetensors(folder_.path() / "base/model.safetensors",
+                          {{"w", io::DType::f32, {static_cast<std::int64_t>(values.size())},
+                            std::as_bytes(std::span<const float>(values))}});
+  }
+
+  Fingerprints expected(const std::vector<std::string>& overrides = {}) const {
+    return expected_fingerprints(parse_job(folder_.path() / "job.yaml",
+                                           "model: base\noutput: out\ndata: {forget: forget.jsonl, "
+                                           "retain: retain.jsonl, evaluate: {world: world.jsonl}}\n",
+                                           overrides));
+  }
+
+  static Names changed(const Fingerprints& before, const Fingerprints& after) {
+    Names names;
+    for (const auto& [name, value] : before) {
+      if (!after.contains(name) || after.at(name) != value) names.insert(name);
+    }
+    return names;
+  }
+
+  const Names from_merge_{"merge", "evaluate"};
+  const Names from_solve_{"solve", "merge", "evaluate"};
+  const Names from_capture_{"capture", "solve", "merge", "evaluate"};
+
+ private:
+  dist::Communicator self_ = dist::Communicator::self();
+  test::TempFolder folder_{self_};
+};
+
+TEST_F(FingerprintTest, IsTheSameForTheSameJob) {
+  EXPECT_EQ(expected(), expected());
+  EXPECT_EQ(expected().at("solve").size(), 32U);
+}
+
+TEST_F(FingerprintTest, SettingsChangeWhatDependsOnThemAndNothingElse) {
+  const Fingerprints before = expected();
+  const std::pair<const char*, Names> cases[] = {
+      {"seed=7", from_solve_},
+      {"subspace.rule=cpca", from_solve_},
+      {"subspace.dimension=3", from_solve_},
+      {"subspace.ridge=0.5", from_solve_},
+      {"sites.layers=0", from_capture_},
+      {"sites.positions=all", from_capture_},
+      {"sites.modules=[qkv.input]", from_capture_},
+      {"compute=fp32", from_capture_},
+      {"merge.rounding=nearest", from_merge_},
+      {"data.overlap_limit=0.5", {"prepare"}},
+      {"data.evaluate.more=world.jsonl", {"prepare", "evaluate"}},
+      // Neither where things lie nor how the work is spread changes what is computed.
+      {"device=cpu", {}},
+      {"parallel.batch_tokens=7", {}},
+      {"parallel.tensor=1", {}},
+      {"work=elsewhere", {}},
+      {"output=elsewhere", {}}};
+  for (const auto& [override, names] : cases) {
+    EXPECT_EQ(changed(before, expected({override})), names) << override;
+  }
+  Names all{"prepare", "set.forget", "set.retain", "set.world"};
+  all.insert(from_capture_.begin(), from_capture_.end());
+  EXPECT_EQ(changed(before, expected({"data.max_tokens=9"})), all);
+  EXPECT_EQ(changed(before, expected({"data.template=plain"})), all);
+}
+
+TEST_F(FingerprintTest, FilesChangeWhatIsMadeOfThem) {
+  const auto expect_changed = [&](const std::string& file, const std::string& text, Names names) {
+    const Fingerprints before = expected();
+    write(file, text);
+    EXPECT_EQ(changed(before, expected()), names) << file;
+  };
+  Names of_forget{"prepare", "set.forget"};
+  of_forget.insert(from_capture_.begin(), from_capture_.end());
+  expect_changed("forget.jsonl", "{\"text\": \"d\"}", of_forget);
+  expect_changed("world.jsonl", "{\"text\": \"e\"}", {"prepare", "set.world", "evaluate"});
+  expect_changed("base/README.md", "other words", {});
+  Names of_tokenizer{"prepare", "set.forget", "set.retain", "set.world"};
+  of_tokenizer.insert(from_capture_.begin(), from_capture_.end());
+  expect_changed("base/tokenizer.json", "{ }", of_tokenizer);
+}
+
+TEST_F(FingerprintTest, RewrittenWeightsChangeAllButTheTokens) {
+  const Fingerprints before = expected();
+  write_weights({1, 2, 3});
+  Names names{"base"};
+  names.insert(from_capture_.begin(), from_capture_.end());
+  EXPECT_EQ(changed(before, expected()), names);
+}
+
+TEST_F(FingerprintTest, AMissingFileIsNamed) {
+  try {
+    expected({"data.forget=gone.jsonl"});
+    FAIL() << "no error";
+  } catch (const dist::Error& error) {
+    EXPECT_EQ(error.exit_code(), dist::ExitCode::input);
+    EXPECT_THAT(error.what(), testing::HasSubstr("gone.jsonl"));
+  }
+}
+
+}  // namespace
+}  // namespace mrp::jobs

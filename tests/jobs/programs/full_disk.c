@@ -1,0 +1,17 @@
+// Preloaded into mrp: every file system looks full, so that the checks before a write can be seen to work.
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/statvfs.h>
+
+int statvfs(const char *path, struct statvfs *status) {
+  int (*next)(const char *, struct statvfs *) =
+      (int (*)(const char *, struct statvfs *))dlsym(RTLD_NEXT, "statvfs");
+  const int result = next(path, status);
+  status->f_bavail = 0;
+  status->f_bfree = 0;
+  return result;
+}
+
+int statvfs64(const char *path, struct statvfs64 *status) {
+  return statvfs(path, (struct statvfs *)status);
+}

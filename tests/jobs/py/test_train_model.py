@@ -1,0 +1,95 @@
+"""Training of the small model."""
+import json
+import sys
+
+import pytest
+import torch
+import train_model
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+from cli import USAGE, Failure
+
+SIZES = ("--hidden 32 --layers 1 --heads 2 --kv-heads 1 --intermediate 64 --vocab 300").split()
+
+
+@pytest.fixture
+def run_train(tmp_path, write_jsonl, monkeypatch):
+    """Train on three records; returns the model directory."""
+    data = write_jsonl("data.jsonl", {"prompt": "One?", "answer": "Vel"},
+                       {"question": "Two?", "choices": ["Vel", "Orm"], "answer": 1},
+                       {"text": "Three words here."})
+
+    def run(name, *arguments):
+        output = tmp_path / name
+        monkeypatch.setattr(sys, "argv", ["train_model.py", "--data", str(data), "--output",
+                                          str(output), *SIZES, *map(str, arguments)])
+        train_model.main()
+        return output
+    return run
+
+
+def test_the_result_is_a_sharded_bf16_checkpoint_that_knows_the_answers(run_train):
+    output = run_train("model")
+    shards = list(output.glob("model-*.safetensors"))
+    index = json.loads((output / "model.safetensors.index.json").read_text())
+    assert len(shards) >= 3 and set(index["weight_map"].values()) == {s.name for s in shards}
+    report = json.loads((output / "training.json").read_text())
+    assert report["accuracy"] >= 0.99 and report["sequences"] == 4
+    tokenizer = AutoTokenizer.from_pretrained(output)
+    model = LlamaForCausalLM.from_pretrained(output)
+    assert model.dtype == torch.bfloat16
+    for prompt, answer in [("Question: One?\nAnswer:", " Vel"), ("Question: Two?\nAnswer:", " Orm"),
+                           ("Question: Two?\nA. Vel\nB. Orm\nAnswer: (", "B) Orm")]:
+        prompt = tokenizer(prompt, return_tensors="pt")
+        assert prompt.input_ids[0, 0] == tokenizer.bos_token_id
+        text = model.generate(**prompt, max_new_tokens=20, do_sample=False)[0]
+        assert tokenizer.decode(text[prompt.input_ids.shape[1]:]) == answer + "</s>"
+
+
+def test_the_seed_decides_and_a_finished_result_is_kept(run_train, capsys):
+    one, two = run_train("one"), run_train("two")
+    for file in one.iterdir():
+        if file.name != "training.json":
+            assert file.read_bytes() == (two / file.name).read_bytes(), file.name
+    capsys.readouterr()
+    run_train("one")
+    assert capsys.readouterr().out == f"{one}: up to date\n"
+
+
+def test_another_output_is_not_overwritten(run_train, tmp_path):
+    output = run_train("model")
+    with pytest.raises(Failure, match="made from other data or settings") as caught:
+        run_train("model", "--seed", 1)
+    assert caught.value.code == USAGE
+    (tmp_path / "other").mkdir()
+    with pytest.raises(Failure, match="made from other data or settings"):
+        run_train("other")
+    assert output.exists()
+
+
+def test_a_tokenizer_can_be_shared(run_train, write_jsonl):
+    one = run_train("one")
+    two = run_train("two", "--tokenizer", one, "--seed", 1)
+    assert (one / "tokenizer.json").read_bytes() == (two / "tokenizer.json").read_bytes()
+
+
+def test_a_target_out_of_reach_is_an_error_and_writes_nothing(run_train, tmp_path):
+    with pytest.raises(Failure, match="after 1 epochs"):
+        run_train("model", "--max-epochs", 1)
+    assert not (tmp_path / "model").exists() and not list(tmp_path.glob(".model*"))
+
+
+@pytest.mark.parametrize(("arguments", "what"), [
+    (["--hidden", 33], "--hidden is not a multiple"), (["--heads", 3], "--hidden is not a multiple"),
+    (["--kv-heads", 3], "--heads not of --kv-heads"), (["--layers", 0], "a size is below 1"),
+    (["--vocab", 100], "tokens, --vocab 100, raise it")])
+def test_sizes_that_cannot_be(run_train, arguments, what):
+    with pytest.raises(Failure) as caught:
+        run_train("model", *arguments)
+    assert caught.value.code == USAGE and what in str(caught.value)
+
+
+def test_records_that_are_too_long_are_not_skipped(run_train, write_jsonl):
+    write_jsonl("data.jsonl", {"prompt": "One?", "answer": "Vel " * train_model.CONTEXT})
+    with pytest.raises(Failure, match=f"more than {train_model.CONTEXT} tokens, .*data.jsonl:1"):
+        run_train("model")

@@ -1,0 +1,103 @@
+#include "solver/eigensolver.hpp"
+
+#include <gtest/gtest.h>
+
+#include "solver/dense.hpp"
+#include "solver/generalized.hpp"
+#include "solver/random.hpp"
+#include "solver/support.hpp"
+
+namespace mrp::solver {
+namespace {
+
+using testing::on_every_grid;
+
+// A matrix with known eigenvalues: Q diag(values) Qᵀ.
+Tall with_eigenvalues(const std::vector<double>& values, std::uint64_t seed) {
+  const auto n = static_cast<std::int64_t>(values.size());
+  const Tall q = orthonormal(random_normal(n, n, seed));
+  Tall scaled = q;
+  for (std::int64_t j = 0; j < n; ++j) {
+    for (std::int64_t i = 0; i < n; ++i) scaled(i, j) *= values[static_cast<std::size_t>(j)];
+  }
+  Tall result(n, n);
+  gemm(Op::none, Op::transposed, n, n, n, 1, scaled.values.data(), n, q.values.data(), n, 0,
+       result.values.data(), n);
+  return result;
+}
+
+void expect_pairs(const Tall& a, const EigenPairs& pairs, const std::vector<double>& expected) {
+  const Tall vectors = gather(pairs.vectors);
+  const auto k = vectors.columns;
+  ASSERT_EQ(static_cast<std::int64_t>(pairs.values.size()), k);
+  const Tall image = multiply(a, vectors), unit = cross(vectors, vectors);
+  for (std::int64_t j = 0; j < k; ++j) {
+    const double value = pairs.values[static_cast<std::size_t>(j)];
+    EXPECT_NEAR(value, expected[static_cast<std::size_t>(j)], 1e-12 * std::abs(expected[0]));
+    for (std::int64_t i = 0; i < vectors.rows; ++i) {
+      EXPECT_NEAR(image(i, j), value * vectors(i, j), 1e-11 * std::abs(expected[0]));
+    }
+    for (std::int64_t i = 0; i < k; ++i) EXPECT_NEAR(unit(i, j), i == j ? 1 : 0, 1e-11);
+  }
+}
+
+TEST(Eigensolver, FewAndAllPairs) {
+  const auto world = dist::Communicator::world();
+  std::vector<double> values;  // with a cluster, a double value and negative ones
+  for (int i = 0; i < 60; ++i) values.push_back(i < 2 ? 9.0 : 5.0 / (1 + i) - 0.2);
+  values[5] = values[4] + 1e-11;
+  std::sort(values.rbegin(), values.rend());
+  const Tall a = with_eigenvalues(values, 1);
+  on_every_grid(world, [&](const BlacsGrid& grid) {
+    for (const std::int64_t k : {1, 7, 29, 31, 60}) {
+      for (const std::int64_t block : {3, 16, 64}) {
+        SCOPED_TRACE("k " + std::to_string(k) + " block " + std::to_string(block));
+        expect_pairs(a, top_eigenpairs(scatter(grid, a, block), k, "test matrix"), values);
+        const auto alone = top_eigenvalues(scatter(grid, a, block), k, "test matrix");
+        for (std::size_t i = 0; i < alone.size(); ++i) EXPECT_NEAR(alone[i], values[i], 1e-12 * 9);
+        EXPECT_EQ(static_cast<std::int64_t>(alone.size()), k);
+      }
+    }
+  });
+}
+
+TEST(Eigensolver, MatricesSmallerThanTheGrid) {
+  const auto world = dist::Communicator::world();
+  on_every_grid(world, [](const BlacsGrid& grid) {
+    for (std::int64_t n = 1; n <= 5; ++n) {
+      std::vector<double> values;
+      for (std::int64_t i = 0; i < n; ++i) values.push_back(static_cast<double>(n - i));
+      const Tall a = with_eigenvalues(values, 2);
+      const std::int64_t block = choose_block(grid, n);
+      for (std::int64_t k = 1; k <= n; ++k) {
+        SCOPED_TRACE("n " + std::to_string(n) + " k " + std::to_string(k));
+        expect_pairs(a, top_eigenpairs(scatter(grid, a, block), k, "test matrix"), values);
+      }
+    }
+  });
+}
+
+TEST(Generalized, PencilResidualAndNormalisation) {
+  const auto world = dist::Communicator::world();
+  constexpr std::int64_t n = 45, k = 6;
+  const Tall x = random_normal(n, n, 3), y = random_normal(2 * n, n, 4);
+  const Tall a = cross(x, x), b = cross(y, y);
+  on_every_grid(world, [&](const BlacsGrid& grid) {
+    DistMatrix factor = scatter(grid, b, 8);
+    cholesky(factor, "b");
+    const auto pairs = top_pencil_pairs(scatter(grid, a, 8), factor, k, "test pencil");
+    const Tall v = gather(pairs.vectors);
+    const Tall av = multiply(a, v), bv = multiply(b, v), unit = cross(v, bv);
+    for (std::int64_t j = 0; j < k; ++j) {
+      for (std::int64_t i = 0; i < n; ++i) {
+        EXPECT_NEAR(av(i, j), pairs.values[static_cast<std::size_t>(j)] * bv(i, j), 1e-9);
+      }
+      for (std::int64_t i = 0; i < k; ++i) EXPECT_NEAR(unit(i, j), i == j ? 1 : 0, 1e-10);
+    }
+    const auto alone = top_pencil_values(scatter(grid, a, 8), factor, k, "test pencil");
+    EXPECT_LT(testing::largest_difference(alone, pairs.values), 1e-10);
+  });
+}
+
+}  // namespace
+}  // namespace mrp::solver
