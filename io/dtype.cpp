@@ -100,7 +100,7 @@ f16 float_to_f16(float value) {
   std::uint32_t half = 0;
   if (magnitude > 0x7f800000u) {
     half = 0x7e00u | ((magnitude >> 13) & 0x3ffu);
-  } else if (magnitude >= 0x477ff000u) {  // 65520, halfway between the largest half and 65536
+  } else if (magnitude >= 0x47800000u) {  // 65536; from 65520 on, the carry below gives infinity too
     half = 0x7c00u;
   } else if (magnitude >= 0x38800000u) {  // 2^-14, the smallest normal half
     const std::uint32_t rebased = magnitude - ((127u - 15u) << 23);

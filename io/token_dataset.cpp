@@ -185,4 +185,9 @@ std::string read_fingerprint(const std::filesystem::path& path) {
   }
 }
 
+std::string read_format(const std::filesystem::path& path) {
+  const auto file = open_hdf5(path);
+  return as_input(path, [&] { return read_text_attribute(file.get(), "format"); });
+}
+
 }  // namespace mrp::io

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <numeric>
 #include <optional>
 
 #include "dist/log.hpp"
@@ -10,16 +9,6 @@
 #include "jobs/stages.hpp"
 
 namespace mrp::jobs {
-namespace {
-
-std::vector<shard::Site> sites_of(const JobConfig& config, const io::ModelConfig& model) {
-  std::vector<std::int64_t> layers(static_cast<std::size_t>(model.layers));
-  std::iota(layers.begin(), layers.end(), 0);
-  return shard::make_sites(config.sites.modules, config.sites.layers.value_or(layers), model);
-}
-
-}  // namespace
-
 void capture(Job& job) {
   const auto [checkpoint, config] = open_checkpoint(job.config.model, *job.world);
   const io::TokenDataset tokens = read_tokens(job, config);
@@ -27,7 +16,7 @@ void capture(Job& job) {
 
   shard::CaptureOptions options;
   options.sets = {"forget", "retain"};
-  options.sites = sites_of(job.config, config);
+  options.sites = make_sites(job.config, config);
   options.positions = job.config.sites.positions;
   options.batch_tokens = job.config.parallel.batch_tokens;
   options.fingerprint = job.expected.at("capture");

@@ -10,9 +10,11 @@
 
 #include "dist/agree.hpp"
 #include "dist/communicator.hpp"
+#include "dist/error.hpp"
 #include "dist/log.hpp"
 #include "io/file.hpp"
 #include "jobs/failure.hpp"
+#include "jobs/model_setup.hpp"
 #include "jobs/stages.hpp"
 
 namespace mrp::jobs {
@@ -31,7 +33,8 @@ struct Request {
   bool force = false;
 };
 
-void add_job_command(CLI::App& app, Request& request, const std::string& name, const std::string& help) {
+void add_job_command(CLI::App& app, Request& request, const std::string& name,
+                     const std::string& help) {
   CLI::App* command = app.add_subcommand(name, help);
   command->add_option("job", request.path, "job file (YAML); its keys: mrp config")->required();
   command->add_option("--set", request.overrides, "override a key: --set subspace.dimension=16")
@@ -51,7 +54,8 @@ void add_commands(CLI::App& app, Request& request) {
     add_job_command(app, request, stage.name, "Stage: " + stage.help);
   }
   CLI::App* inspect = app.add_subcommand("inspect", "What a checkpoint or any of our files holds");
-  inspect->add_option("path", request.path, "a checkpoint, *.safetensors, *.h5 or *.json")->required();
+  inspect->add_option("path", request.path, "a checkpoint, *.safetensors, *.h5 or *.json")
+      ->required();
   inspect->footer("example:\n  mrp inspect job.work/states.h5");
   app.add_subcommand("config", "All keys of a job file: allowed values, default, meaning")
       ->footer("example:\n  mrp config");
@@ -78,14 +82,15 @@ bool parse(int argc, char** argv, const dist::Communicator& world, Request& requ
 }
 
 void run_job(const Request& request, const dist::Communicator& world, int threads) {
-  const std::string text = world.broadcast(
-      dist::agree(world, [&] { return world.is_root() ? io::read_text(request.path) : std::string(); }));
+  const std::string text = world.broadcast(dist::agree(
+      world, [&] { return world.is_root() ? io::read_text(request.path) : std::string(); }));
   const JobConfig config = parse_job(request.path, text, request.overrides);
   Job job{config, Workspace(config.work), &world, threads, request.force, {}, {}, {}};
   std::optional<WorkLock> lock;
   const auto expected = dist::agree(world, [&] {
     if (!world.is_root()) return nlohmann::json();
     require_own_output(config.output);
+    check_model(config);
     lock.emplace(config.work);
     job.manifest = io::Manifest::read(job.work.manifest());
     return nlohmann::json(expected_fingerprints(config));

@@ -98,9 +98,8 @@ Key choice(std::string path, Field field, std::vector<std::pair<std::string, Val
     return false;
   };
   key.show = [=](const JobConfig& config) {
-    const auto at = std::find_if(values.begin(), values.end(), [&](const auto& entry) {
-      return entry.second == field(config);
-    });
+    const auto at = std::find_if(values.begin(), values.end(),
+                                 [&](const auto& entry) { return entry.second == field(config); });
     return json(at->first);
   };
   return key;
@@ -115,7 +114,8 @@ Key words(std::string path, Field field, std::vector<std::string> allowed, std::
     if (!node.IsSequence() || node.size() == 0) return false;
     std::vector<std::string> found;
     for (const auto& element : node) {
-      if (!element.IsScalar() || std::count(allowed.begin(), allowed.end(), element.Scalar()) == 0 ||
+      if (!element.IsScalar() ||
+          std::count(allowed.begin(), allowed.end(), element.Scalar()) == 0 ||
           std::count(found.begin(), found.end(), element.Scalar()) != 0) {
         return false;
       }
@@ -203,21 +203,24 @@ Key evaluate_key() {
   return key;
 }
 
-#define MRP_FIELD(member) [](auto& c) -> auto& { return c.member; }
+#define MRP_FIELD(member) \
+  [](auto& c) -> auto& {  \
+    return c.member;      \
+  }
 
 std::vector<Key> data_keys() {
-  return {
-      path_of("data.forget", MRP_FIELD(data.forget), true, "JSONL records to be forgotten"),
-      path_of("data.retain", MRP_FIELD(data.retain), true, "JSONL records to be kept"),
-      evaluate_key(),
-      choice<std::string>("data.template", MRP_FIELD(data.prompt_template),
-                          {{"auto", "auto"}, {"plain", "plain"}},
-                          "auto: the tokenizer's chat template if it has one"),
-      integer("data.max_tokens", MRP_FIELD(data.max_tokens), 2, kMillion,
-              "longer records are dropped and counted, longer plain texts are cut"),
-      real("data.overlap_limit", MRP_FIELD(data.overlap_limit), "a number from 0 to 1",
-           [](double x) { return x >= 0 && x <= 1; },
-           "accepted share of forget records that are also retain records")};
+  return {path_of("data.forget", MRP_FIELD(data.forget), true, "JSONL records to be forgotten"),
+          path_of("data.retain", MRP_FIELD(data.retain), true, "JSONL records to be kept"),
+          evaluate_key(),
+          choice<std::string>("data.template", MRP_FIELD(data.prompt_template),
+                              {{"auto", "auto"}, {"plain", "plain"}},
+                              "auto: the tokenizer's chat template if it has one"),
+          integer("data.max_tokens", MRP_FIELD(data.max_tokens), 2, kMillion,
+                  "longer records are dropped and counted, longer plain texts are cut"),
+          real(
+              "data.overlap_limit", MRP_FIELD(data.overlap_limit), "a number from 0 to 1",
+              [](double x) { return x >= 0 && x <= 1; },
+              "accepted share of forget records that are also retain records")};
 }
 
 std::vector<Key> subspace_keys() {
@@ -235,17 +238,20 @@ std::vector<Key> subspace_keys() {
                            "directions removed at each site; auto: those above the null edge"),
       integer("subspace.max_dimension", MRP_FIELD(subspace.max_dimension), 1, kMillion,
               "upper limit of an automatic dimension"),
-      real("subspace.ridge", MRP_FIELD(subspace.ridge), "a number above 0",
-           [](double x) { return x > 0; }, "regularisation, relative to the mean retain variance"),
-      real("subspace.alpha", MRP_FIELD(subspace.alpha), "a number, 0 or above",
-           [](double x) { return x >= 0; }, "cpca: weight of the retain covariance"),
-      real("subspace.retain_energy", MRP_FIELD(subspace.retain_energy), "a number between 0 and 1",
-           [](double x) { return x > 0 && x < 1; },
-           "retain_complement: share of the retain variance that is protected"),
-      choice<ProjectorKind>("subspace.projector", MRP_FIELD(subspace.projector),
-                            {{"oblique", ProjectorKind::oblique},
-                             {"orthogonal", ProjectorKind::orthogonal}},
-                            "oblique changes retain states least"),
+      real(
+          "subspace.ridge", MRP_FIELD(subspace.ridge), "a number above 0",
+          [](double x) { return x > 0; }, "regularisation, relative to the mean retain variance"),
+      real(
+          "subspace.alpha", MRP_FIELD(subspace.alpha), "a number, 0 or above",
+          [](double x) { return x >= 0; }, "cpca: weight of the retain covariance"),
+      real(
+          "subspace.retain_energy", MRP_FIELD(subspace.retain_energy), "a number between 0 and 1",
+          [](double x) { return x > 0 && x < 1; },
+          "retain_complement: share of the retain variance that is protected"),
+      choice<ProjectorKind>(
+          "subspace.projector", MRP_FIELD(subspace.projector),
+          {{"oblique", ProjectorKind::oblique}, {"orthogonal", ProjectorKind::orthogonal}},
+          "oblique changes retain states least"),
       choice<Route>("subspace.route", MRP_FIELD(subspace.route),
                     {{"auto", Route::automatic},
                      {"feature", Route::feature_space},

@@ -1,4 +1,5 @@
-// The keys of a job file, each declared once: the source of binding, error messages, --set and key_table().
+// The keys of a job file, each declared once: the source of binding, error messages, --set and
+// key_table().
 #pragma once
 
 #include <yaml-cpp/yaml.h>
@@ -13,9 +14,9 @@
 namespace mrp::jobs {
 
 struct Key {
-  std::string path{};      ///< "subspace.ridge"; a last part "*" stands for any name
-  std::string allowed{};   ///< completes "KEY must be ..."
-  std::string help{};      ///< one line
+  std::string path{};     ///< "subspace.ridge"; a last part "*" stands for any name
+  std::string allowed{};  ///< completes "KEY must be ..."
+  std::string help{};     ///< one line
   bool required = false;
   std::string standard{};  ///< the default in words, where the value itself would not tell
   std::vector<std::string> choices{};  ///< the words that are allowed, for suggestions

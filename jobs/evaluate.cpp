@@ -31,8 +31,9 @@ std::vector<std::string> missing_sets(const Job& job, const Side& side, const Me
   nlohmann::json missing = nlohmann::json::array();
   for (const auto& [set, path] : job.config.sets()) {
     const auto sides = file.sets.find(set);
-    const bool current = sides != file.sets.end() && sides->second.contains(side.name) &&
-                         sides->second.at(side.name).at("fingerprint") == measured_from(job, side, set);
+    const bool current =
+        sides != file.sets.end() && sides->second.contains(side.name) &&
+        sides->second.at(side.name).at("fingerprint") == measured_from(job, side, set);
     if (!current || job.force) missing.push_back(set);
   }
   return nlohmann::json::parse(job.world->broadcast(missing.dump()));
@@ -51,10 +52,12 @@ void measure(Job& job, const Side& side, MetricsFile& file) {
   const shard::CausalLM model(checkpoint, config, layout, model_options(job));
   for (const std::string& set : sets) {
     const dist::Timers::Scope set_scope(job.timers, set);
-    const auto metrics = shard::evaluate(model, layout, tokens.set(set), job.config.parallel.batch_tokens);
+    const auto metrics =
+        shard::evaluate(model, layout, tokens.set(set), job.config.parallel.batch_tokens);
     file.sets[set][side.name] = to_json(metrics, measured_from(job, side, set));
     dist::log::info(fmt::format("evaluate: {}: {}: {} items, NLL {:.3f}, answer probability {:.3f}",
-                                side.name, set, metrics.items, metrics.nll, metrics.answer_probability));
+                                side.name, set, metrics.items, metrics.nll,
+                                metrics.answer_probability));
   }
 }
 
@@ -65,7 +68,8 @@ void evaluate(Job& job) {
   MetricsFile file;
   if (writes) file = MetricsFile::read(job.work.metrics());
   file.fingerprint.clear();  // until everything is measured
-  std::erase_if(file.sets, [&](const auto& entry) { return !job.config.sets().contains(entry.first); });
+  std::erase_if(file.sets,
+                [&](const auto& entry) { return !job.config.sets().contains(entry.first); });
   const Side sides[] = {{"base", job.config.model, job.expected.at("base")},
                         {"unlearned", job.config.output, job.expected.at("merge")}};
   for (const Side& side : sides) {

@@ -30,8 +30,9 @@ bool all_arrive(const dist::Communicator& comm, std::chrono::milliseconds patien
 
 /// Names from files and job files may hold control characters; a terminal should not obey them.
 std::string printable(std::string line) {
-  std::replace_if(line.begin(), line.end(),
-                  [](char c) { return std::iscntrl(static_cast<unsigned char>(c)) != 0; }, ' ');
+  std::replace_if(
+      line.begin(), line.end(),
+      [](char c) { return std::iscntrl(static_cast<unsigned char>(c)) != 0; }, ' ');
   return line;
 }
 

@@ -1,4 +1,5 @@
-// How a job ends when something was thrown: printed once, with the right exit code, without hanging.
+// How a job ends when something was thrown: printed once, with the right exit code, without
+// hanging.
 #pragma once
 
 #include <chrono>

@@ -34,8 +34,9 @@ std::string file_hash(const std::filesystem::path& path) {
 
 /// Of everything that decides how text becomes tokens.
 std::string tokenizer_hash(const io::Checkpoint& checkpoint) {
-  constexpr std::array kPrefixes = {"tokenizer", "special_tokens_map", "added_tokens",
-                                    "chat_template", "vocab", "merges", "config.json"};
+  constexpr std::array kPrefixes = {
+      "tokenizer", "special_tokens_map", "added_tokens", "chat_template", "vocab",
+      "merges",    "config.json"};
   json files = json::object();
   for (const auto& path : checkpoint.side_files()) {
     const std::string name = path.filename().string();
@@ -80,8 +81,8 @@ Fingerprints expected_fingerprints(const JobConfig& config) {
       stage_fingerprint("capture", pick({"sites", "compute"}),
                         json::array({result["base"], result["set.forget"], result["set.retain"]}));
   result["solve"] = stage_fingerprint("solve", pick({"subspace", "seed"}), result["capture"]);
-  result["merge"] = stage_fingerprint("merge", pick({"merge"}),
-                                      json::array({result["base"], result["solve"]}));
+  result["merge"] =
+      stage_fingerprint("merge", pick({"merge"}), json::array({result["base"], result["solve"]}));
   result["evaluate"] = stage_fingerprint("evaluate", pick({"compute"}),
                                          json::array({result["base"], result["merge"], sets}));
   return result;

@@ -9,14 +9,16 @@
 
 namespace mrp::jobs {
 
-/// By artefact: "base" (the checkpoint), "set.NAME" (one token set) and one for every stage. Each is a
-/// hash of the stage's name and revision, the settings that matter to it, and the fingerprints of what it reads.
+/// By artefact: "base" (the checkpoint), "set.NAME" (one token set) and one for every stage. Each
+/// is a hash of the stage's name and revision, the settings that matter to it, and the fingerprints
+/// of what it reads.
 using Fingerprints = std::map<std::string, std::string>;
 
 /// XXH3-128 of the value's canonical text (keys sorted) and this version of mrp.
 std::string fingerprint(const nlohmann::json& value);
 
-/// Those that a job asks for. Reads the JSONL and tokenizer files and the headers of the checkpoint; one rank calls it.
+/// Those that a job asks for. Reads the JSONL and tokenizer files and the headers of the
+/// checkpoint; one rank calls it.
 /// @throws InputError for files that are missing or broken.
 Fingerprints expected_fingerprints(const JobConfig& config);
 

@@ -1,16 +1,18 @@
 #include <fmt/format.h>
-
-#include <algorithm>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
+#include "dist/error.hpp"
 #include "io/checkpoint.hpp"
 #include "io/file.hpp"
-#include "io/hdf5.hpp"
 #include "io/model_config.hpp"
 #include "io/state_store.hpp"
 #include "io/subspace_store.hpp"
+#include "io/token_dataset.hpp"
 #include "jobs/metrics_file.hpp"
 #include "jobs/stages.hpp"
+#include "shard/edit/output_directory.hpp"
 
 namespace mrp::jobs {
 namespace {
@@ -32,15 +34,16 @@ std::string size_text(std::uint64_t bytes) {
 std::string tensor_rows(const io::SafetensorsFile& file) {
   std::string text;
   for (const io::TensorInfo& tensor : file.tensors()) {
-    text += fmt::format("  {:<58}{:>8}{:>20}{:>12}\n", tensor.name, io::dtype_name(tensor.dtype),
-                        fmt::format("[{}]", fmt::join(tensor.shape, " × ")), size_text(tensor.bytes()));
+    text +=
+        fmt::format("  {:<58}{:>8}{:>20}{:>12}\n", tensor.name, io::dtype_name(tensor.dtype),
+                    fmt::format("[{}]", fmt::join(tensor.shape, " × ")), size_text(tensor.bytes()));
   }
   return text;
 }
 
 std::string safetensors_text(const io::SafetensorsFile& file) {
-  return fmt::format("{}: {} tensors, {}\n{}", file.path().filename().string(), file.tensors().size(),
-                     size_text(file.file_size()), tensor_rows(file));
+  return fmt::format("{}: {} tensors, {}\n{}", file.path().filename().string(),
+                     file.tensors().size(), size_text(file.file_size()), tensor_rows(file));
 }
 
 std::string checkpoint_text(const fs::path& path) {
@@ -49,11 +52,14 @@ std::string checkpoint_text(const fs::path& path) {
   if (fs::exists(path / "config.json")) {
     const auto config = io::ModelConfig::read(path);
     text += fmt::format(
-        "{}: {} layers, hidden {}, intermediate {}, {} heads ({} key-value) of {}, vocabulary {}{}\n",
-        config.model_type, config.layers, config.hidden_size, config.intermediate_size, config.heads,
-        config.kv_heads, config.head_dim, config.vocab_size,
+        "{}: {} layers, hidden {}, intermediate {}, {} heads ({} key-value) of {}, vocabulary "
+        "{}{}\n",
+        config.model_type, config.layers, config.hidden_size, config.intermediate_size,
+        config.heads, config.kv_heads, config.head_dim, config.vocab_size,
         config.tie_word_embeddings ? ", tied embeddings" : "");
   }
+  const std::string merged = shard::merged_fingerprint(path);
+  if (!merged.empty()) text += fmt::format("written by mrp merge, fingerprint {}\n", merged);
   std::uint64_t bytes = 0;
   for (const auto& file : checkpoint.files()) bytes += file.file_size();
   text += fmt::format("{} tensors in {} files, {}\n", checkpoint.names().size(),
@@ -64,9 +70,10 @@ std::string checkpoint_text(const fs::path& path) {
 
 std::string tokens_text(const fs::path& path) {
   const auto tokens = io::TokenDataset::read(path);
-  std::string text = fmt::format("tokens, vocabulary {}, fingerprint {}\n{:<20}{:>8}{:>10}{:>10}{:>10}{:>10}  {}\n",
-                                 tokens.vocab_size, tokens.fingerprint, "set", "items", "tokens", "targets",
-                                 "options", "too long", "source");
+  std::string text = fmt::format(
+      "tokens, vocabulary {}, fingerprint {}\n{:<20}{:>8}{:>10}{:>10}{:>10}{:>10}  {}\n",
+      tokens.vocab_size, tokens.fingerprint, "set", "items", "tokens", "targets", "options",
+      "too long", "source");
   for (const auto& [name, set] : tokens.sets) {
     const auto& mask = set.items.target_mask;
     text += fmt::format("{:<20}{:>8}{:>10}{:>10}{:>10}{:>10}  {}\n", name, set.items.count(),
@@ -78,21 +85,25 @@ std::string tokens_text(const fs::path& path) {
 
 std::string states_text(const fs::path& path) {
   const io::StateReader states(path);
-  std::string text = fmt::format("hidden states, {}, fingerprint {}\n", io::dtype_name(states.dtype()), states.fingerprint());
-  for (const std::string& set : states.sets()) text += fmt::format("{:<34}{:>10} rows\n", set, states.rows(set));
-  for (const std::string& site : states.sites()) text += fmt::format("{:<34}{:>10} wide\n", site, states.width(site));
+  std::string text = fmt::format("hidden states, {}, fingerprint {}\n",
+                                 io::dtype_name(states.dtype()), states.fingerprint());
+  for (const std::string& set : states.sets())
+    text += fmt::format("{:<34}{:>10} rows\n", set, states.rows(set));
+  for (const std::string& site : states.sites())
+    text += fmt::format("{:<34}{:>10} wide\n", site, states.width(site));
   return text;
 }
 
 std::string subspaces_text(const fs::path& path) {
   const auto file = io::SubspaceFile::read(path);
-  std::string text = fmt::format(
-      "subspaces, {}, fingerprint {}\n{:<34}{:>7}{:>5}{:>14}{:>12}{:>16}{:>16}\n", file.rule, file.fingerprint,
-      "site", "width", "k", "eigenvalue", "null edge", "forget removed", "retain removed");
+  std::string text =
+      fmt::format("subspaces, {}, fingerprint {}\n{:<34}{:>7}{:>5}{:>14}{:>12}{:>16}{:>16}\n",
+                  file.rule, file.fingerprint, "site", "width", "k", "eigenvalue", "null edge",
+                  "forget removed", "retain removed");
   for (const auto& [site, found] : file.sites) {
-    text += fmt::format("{:<34}{:>7}{:>5}{:>14.4g}{:>12.4g}{:>16.3g}{:>16.3g}\n", site, found.width, found.k,
-                        found.eigenvalues.empty() ? 0.0 : found.eigenvalues[0], found.null_edge,
-                        found.forget_removed, found.retain_distortion);
+    text += fmt::format("{:<34}{:>7}{:>5}{:>14.4g}{:>12.4g}{:>16.3g}{:>16.3g}\n", site, found.width,
+                        found.k, found.eigenvalues.empty() ? 0.0 : found.eigenvalues[0],
+                        found.null_edge, found.forget_removed, found.retain_distortion);
   }
   return text;
 }
@@ -114,10 +125,11 @@ std::string metrics_text(const fs::path& path) {
 
 std::string manifest_text(const fs::path& path) {
   const auto manifest = io::Manifest::read(path);
-  std::string text = fmt::format("manifest\n{:<12}{:>10}{:>12}{:>7}  {}\n", "stage", "seconds", "memory", "ranks", "fingerprint");
+  std::string text = fmt::format("manifest\n{:<12}{:>10}{:>12}{:>7}  {}\n", "stage", "seconds",
+                                 "memory", "ranks", "fingerprint");
   for (const auto& [name, stage] : manifest.stages) {
-    text += fmt::format("{:<12}{:>10.2f}{:>12}{:>7}  {}\n", name, stage.seconds, size_text(stage.peak_memory),
-                        stage.ranks, stage.fingerprint);
+    text += fmt::format("{:<12}{:>10.2f}{:>12}{:>7}  {}\n", name, stage.seconds,
+                        size_text(stage.peak_memory), stage.ranks, stage.fingerprint);
     for (const auto& timer : stage.timers) {
       text += fmt::format("  {:<40}{:>8} calls{:>10.2f} s\n", timer.name, timer.calls, timer.max);
     }
@@ -132,7 +144,8 @@ std::string manifest_text(const fs::path& path) {
 
 std::string json_format(const fs::path& path) {
   const auto root = nlohmann::json::parse(io::read_text(path), nullptr, false);
-  return root.is_object() && root.contains("format") && root["format"].is_string() ? root["format"] : "";
+  return root.is_object() && root.contains("format") && root["format"].is_string() ? root["format"]
+                                                                                   : "";
 }
 
 using Show = std::string (*)(const fs::path&);
@@ -155,13 +168,14 @@ Show find_show(const std::string& format) {
 std::string inspect(const fs::path& path) {
   if (fs::is_directory(path)) return checkpoint_text(path);
   if (path.extension() == ".safetensors") return safetensors_text(io::SafetensorsFile(path));
-  const std::string format = path.extension() == ".json"
-                                 ? json_format(path)
-                                 : io::read_text_attribute(io::open_hdf5(path).get(), "format");
+  const std::string format =
+      path.extension() == ".json" ? json_format(path) : io::read_format(path);
   const Show show = find_show(format);
   if (show == nullptr) {
-    throw dist::InputError(fmt::format("{} is no file of mrp's; inspect takes a checkpoint directory, *.safetensors, "
-                                       "*.h5 or *.json of a work directory", path.string()));
+    throw dist::InputError(
+        fmt::format("{} is no file of mrp's; inspect takes a checkpoint directory, *.safetensors, "
+                    "*.h5 or *.json of a work directory",
+                    path.string()));
   }
   return show(path);
 }

@@ -74,7 +74,8 @@ std::vector<std::string> names_below(const std::string& section) {
   return names;
 }
 
-/// Takes values from YAML into a configuration, one source (the file or an override) after the other.
+/// Takes values from YAML into a configuration, one source (the file or an override) after the
+/// other.
 class Binder {
  public:
   explicit Binder(std::string file) : file_(std::move(file)) {}
@@ -91,7 +92,8 @@ class Binder {
     if (equals == std::string::npos || equals == 0) {
       throw dist::UsageError(
           fmt::format("--set {}: not of the form key.sub=value; write for example "
-                      "--set subspace.dimension=16", assignment));
+                      "--set subspace.dimension=16",
+                      assignment));
     }
     const std::string path = assignment.substr(0, equals);
     override_ = "--set " + path;
@@ -104,9 +106,9 @@ class Binder {
     for (const Key& key : keys()) {
       if (!key.required || bound_.contains(key.path)) continue;
       const auto parent = sections_.find(key.path.substr(0, key.path.find('.')));
-      throw dist::UsageError(fmt::format(
-          "{}: required key \"{}\" is missing; add it ({}: {})",
-          place(parent == sections_.end() ? root_ : parent->second), key.path, key.allowed, key.help));
+      throw dist::UsageError(fmt::format("{}: required key \"{}\" is missing; add it ({}: {})",
+                                         place(parent == sections_.end() ? root_ : parent->second),
+                                         key.path, key.allowed, key.help));
     }
   }
 
@@ -131,9 +133,9 @@ class Binder {
 
   void section(const YAML::Node& node, const std::string& path) {
     if (!node.IsMap()) {
-      throw dist::UsageError(fmt::format(
-          "{}: {} must be a section with the keys {}, not {}", place(node.Mark()),
-          path.empty() ? "the job" : path, fmt::join(names_below(path), ", "), describe(node)));
+      throw dist::UsageError(fmt::format("{}: {} must be a section with the keys {}, not {}",
+                                         place(node.Mark()), path.empty() ? "the job" : path,
+                                         fmt::join(names_below(path), ", "), describe(node)));
     }
     if (override_.empty()) sections_.emplace(path, node.Mark());
     for (const auto& pair : node) {
@@ -148,8 +150,9 @@ class Binder {
   void entry(const std::string& path, const YAML::Node& value, const YAML::Mark& mark) {
     const auto [first, fresh] = seen_.emplace(path, mark);
     if (!fresh) {
-      throw dist::UsageError(fmt::format("{}: key \"{}\" is given twice (first in line {}); remove one",
-                                         place(mark), path, first->second.line + 1));
+      throw dist::UsageError(
+          fmt::format("{}: key \"{}\" is given twice (first in line {}); remove one", place(mark),
+                      path, first->second.line + 1));
     }
     const std::size_t dot = path.rfind('.');
     const std::string parent = dot == std::string::npos ? "" : path.substr(0, dot);
@@ -159,9 +162,9 @@ class Binder {
     }
     const auto known = names_below(parent);
     if (!names_below(path).empty()) return section(value, path);
-    throw dist::UsageError(fmt::format("{}: unknown key \"{}\"{} (allowed{}: {})", place(mark), path,
-                                       suggestion(name, known),
-                                       parent.empty() ? "" : " in " + parent, fmt::join(known, ", ")));
+    throw dist::UsageError(fmt::format(
+        "{}: unknown key \"{}\"{} (allowed{}: {})", place(mark), path, suggestion(name, known),
+        parent.empty() ? "" : " in " + parent, fmt::join(known, ", ")));
   }
 
   void bind(const Key& key, const std::string& path, const std::string& name,
@@ -205,14 +208,15 @@ void resolve_paths(JobConfig& config, const fs::path& file) {
   const fs::path output = fs::weakly_canonical(config.output);
   const fs::path work = fs::weakly_canonical(config.work);
   if (is_within(output, model) || is_within(model, output)) {
-    throw dist::UsageError(fmt::format(
-        "{}: output {} and model {} overlap; the base checkpoint is never written to, choose another output",
-        file.string(), config.output.string(), config.model.string()));
+    throw dist::UsageError(
+        fmt::format("{}: output {} and model {} overlap; the base checkpoint is never written to, "
+                    "choose another output",
+                    file.string(), config.output.string(), config.model.string()));
   }
   if (is_within(work, model) || is_within(work, output) || is_within(output, work)) {
-    throw dist::UsageError(fmt::format(
-        "{}: work {} overlaps with the model or the output; choose another directory",
-        file.string(), config.work.string()));
+    throw dist::UsageError(
+        fmt::format("{}: work {} overlaps with the model or the output; choose another directory",
+                    file.string(), config.work.string()));
   }
 }
 

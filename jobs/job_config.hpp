@@ -13,7 +13,8 @@
 #include "solver/subspace.hpp"
 
 namespace mrp::shard {
-enum class Positions;  // of shard/capture.hpp, which would bring LibTorch into every file that reads a job
+enum class Positions;  // of shard/capture.hpp, which would bring LibTorch into every file that
+                       // reads a job
 }
 
 namespace mrp::jobs {
@@ -61,9 +62,9 @@ struct JobConfig {
   std::map<std::string, std::filesystem::path> sets() const;
 };
 
-/// The job of `text`, the content of `file` (which names it in messages and whose folder relative paths start from), with
-/// `overrides` "key.sub=value" on top. @throws UsageError "FILE:LINE:COLUMN: ..." that says what is
-/// wrong and what is allowed.
+/// The job of `text`, the content of `file` (which names it in messages and whose folder relative
+/// paths start from), with `overrides` "key.sub=value" on top. @throws UsageError
+/// "FILE:LINE:COLUMN: ..." that says what is wrong and what is allowed.
 JobConfig parse_job(const std::filesystem::path& file, const std::string& text,
                     const std::vector<std::string>& overrides);
 

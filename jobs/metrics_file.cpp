@@ -4,6 +4,7 @@
 
 #include "dist/error.hpp"
 #include "io/file.hpp"
+#include "shard/evaluate.hpp"
 
 namespace mrp::jobs {
 namespace {
@@ -36,7 +37,8 @@ MetricsFile MetricsFile::read(const std::filesystem::path& path) {
 }
 
 void MetricsFile::write(const std::filesystem::path& path) const {
-  json root = json::object({{"format", "mrp.metrics"}, {"version", 1}, {"fingerprint", fingerprint}});
+  json root =
+      json::object({{"format", "mrp.metrics"}, {"version", 1}, {"fingerprint", fingerprint}});
   root["sets"] = sets;
   io::write_text(path, root.dump(1) + "\n");
 }

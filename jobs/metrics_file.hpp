@@ -6,12 +6,15 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "shard/evaluate.hpp"
+namespace mrp::shard {
+struct SetMetrics;  // of shard/evaluate.hpp
+}
 
 namespace mrp::jobs {
 
-/// {"format": "mrp.metrics", "version": 1, "fingerprint": ..., "sets": {NAME: {"base": MEASURED, "unlearned": MEASURED}}};
-/// MEASURED holds "fingerprint" (of checkpoint, tokens and settings), the means and "items".
+/// {"format": "mrp.metrics", "version": 1, "fingerprint": ..., "sets": {NAME: {"base": MEASURED,
+/// "unlearned": MEASURED}}}; MEASURED holds "fingerprint" (of checkpoint, tokens and settings), the
+/// means and "items".
 struct MetricsFile {
   std::string fingerprint;
   std::map<std::string, std::map<std::string, nlohmann::json>> sets;

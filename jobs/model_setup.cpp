@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <fstream>
+#include <numeric>
 
 #include "dist/agree.hpp"
 #include "dist/error.hpp"
 #include "dist/log.hpp"
+#include "shard/model/architecture.hpp"
 
 namespace mrp::jobs {
 namespace {
@@ -31,6 +33,19 @@ OpenCheckpoint open_checkpoint(const std::filesystem::path& directory,
   });
 }
 
+std::vector<shard::Site> make_sites(const JobConfig& config, const io::ModelConfig& model) {
+  std::vector<std::int64_t> layers(static_cast<std::size_t>(model.layers));
+  std::iota(layers.begin(), layers.end(), 0);
+  return shard::make_sites(config.sites.modules, config.sites.layers.value_or(layers), model);
+}
+
+void check_model(const JobConfig& config) {
+  const auto model = io::ModelConfig::read(config.model);
+  shard::find_architecture(model);
+  make_sites(config, model);
+  if (config.parallel.tensor) shard::check_tensor_size(model, *config.parallel.tensor);
+}
+
 io::TokenDataset read_tokens(const Job& job, const io::ModelConfig& model) {
   return dist::agree(*job.world, [&] {
     io::TokenDataset tokens = io::TokenDataset::read(job.work.tokens());
@@ -45,16 +60,15 @@ io::TokenDataset read_tokens(const Job& job, const io::ModelConfig& model) {
 dist::ParallelLayout make_layout(const Job& job, const io::ModelConfig& model) {
   const int ranks = job.world->size();
   int tensor = job.config.parallel.tensor.value_or(1);
-  if (job.config.parallel.tensor) {
-    shard::check_tensor_size(model, tensor);
-  } else {
+  if (!job.config.parallel.tensor) {
     for (const int size : shard::legal_tensor_sizes(model)) {
       if (ranks % size == 0) tensor = std::max(tensor, size);
     }
   }
   dist::ParallelLayout layout(*job.world, tensor);
   if (ranks > 1) {
-    dist::log::info(fmt::format("layout: {} ranks = {} data × {} tensor", ranks, ranks / tensor, tensor));
+    dist::log::info(
+        fmt::format("layout: {} ranks = {} data × {} tensor", ranks, ranks / tensor, tensor));
   }
   return layout;
 }
@@ -63,7 +77,8 @@ shard::ModelOptions model_options(const Job& job) {
   const bool available = torch::cuda::is_available();
   dist::agree(*job.world, [&] {
     if (job.config.device == Device::cuda && !available) {
-      throw dist::UsageError("device is cuda, but LibTorch finds no CUDA device here; use device: cpu");
+      throw dist::UsageError(
+          "device is cuda, but LibTorch finds no CUDA device here; use device: cpu");
     }
   });
   // Every rank must come to the same choice, whatever its own node has.

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <vector>
 
 #include "dist/parallel_layout.hpp"
 #include "io/checkpoint.hpp"
@@ -10,6 +11,7 @@
 #include "io/token_dataset.hpp"
 #include "jobs/stage_graph.hpp"
 #include "shard/model/causal_lm.hpp"
+#include "shard/site.hpp"
 
 namespace mrp::jobs {
 
@@ -22,19 +24,29 @@ struct OpenCheckpoint {
 OpenCheckpoint open_checkpoint(const std::filesystem::path& directory,
                                const dist::Communicator& world);
 
-/// Collective over the world. tokens.h5 of the job. @throws InputError if a token lies outside the model's vocabulary.
+/// The sites of the job, in order of the forward pass. @throws UsageError for layers that the model
+/// lacks.
+std::vector<shard::Site> make_sites(const JobConfig& config, const io::ModelConfig& model);
+
+/// What can be said of a job against its model before anything is computed. One rank calls it.
+/// @throws InputError: config.json is broken or of an unsupported model; UsageError: sites or
+/// tensor size do not fit the model.
+void check_model(const JobConfig& config);
+
+/// Collective over the world. tokens.h5 of the job. @throws InputError if a token lies outside the
+/// model's vocabulary.
 io::TokenDataset read_tokens(const Job& job, const io::ModelConfig& model);
 
-/// Collective over the world. The tensor size is parallel.tensor; when automatic, the largest legal one that divides the
-/// rank count. The layout refers to the job's world.
+/// Collective over the world. The tensor size is parallel.tensor; when automatic, the largest legal
+/// one that divides the rank count. The layout refers to the job's world.
 dist::ParallelLayout make_layout(const Job& job, const io::ModelConfig& model);
 
 /// Collective over the world. Device, type and threads of the job; all layers, with head.
 /// @throws UsageError if CUDA is asked for and there is none.
 shard::ModelOptions model_options(const Job& job);
 
-/// Memory that one rank may use: an even share of its node's, or of the job's limit there; the least of all
-/// ranks. Collective over `world`.
+/// Memory that one rank may use: an even share of its node's, or of the job's limit there; the
+/// least of all ranks. Collective over `world`.
 std::uint64_t memory_share(const dist::Communicator& world);
 
 }  // namespace mrp::jobs

@@ -40,9 +40,10 @@ std::string metrics_part(const MetricsFile& file) {
     for (const Column& column : kColumns) {
       if (!present(column)) continue;
       const bool has = base.contains(column.key);
-      text += fmt::format("{:>18}", has ? fmt::format("{:.3f} -> {:.3f}", base.at(column.key).get<double>(),
-                                                      unlearned.at(column.key).get<double>())
-                                        : "");
+      text += fmt::format("{:>18}",
+                          has ? fmt::format("{:.3f} -> {:.3f}", base.at(column.key).get<double>(),
+                                            unlearned.at(column.key).get<double>())
+                              : "");
     }
     text += "\n";
   }
@@ -53,12 +54,11 @@ std::string metrics_part(const MetricsFile& file) {
 std::map<std::string, double> leaks(const Job& job, const io::SubspaceFile& subspaces) {
   const io::Checkpoint base(job.config.model);
   const auto plan = shard::make_edit_plan(base, io::ModelConfig::read(job.config.model), subspaces);
-  const auto tensors = io::Manifest::read(output_manifest(job.config.output)).tensors;
   std::map<std::string, double> largest;
   for (const shard::TensorEdit& edit : plan.edits) {
     for (const shard::Fold& fold : edit.folds) {
       double& leak = largest[fold.site];
-      leak = std::max(leak, tensors.at(edit.tensor).leak);
+      leak = std::max(leak, job.manifest.tensors.at(edit.tensor).leak);
     }
   }
   return largest;
@@ -67,8 +67,8 @@ std::map<std::string, double> leaks(const Job& job, const io::SubspaceFile& subs
 std::string sites_part(const Job& job) {
   const auto file = io::SubspaceFile::read(job.work.subspaces());
   const auto leak = leaks(job, file);
-  std::string text =
-      fmt::format("{:<34}{:>5}{:>16}{:>16}{:>12}\n", "site", "k", "forget removed", "retain removed", "leak");
+  std::string text = fmt::format("{:<34}{:>5}{:>16}{:>16}{:>12}\n", "site", "k", "forget removed",
+                                 "retain removed", "leak");
   std::size_t empty = 0;
   for (const auto& [site, found] : file.sites) {
     if (found.k == 0) {
@@ -78,17 +78,21 @@ std::string sites_part(const Job& job) {
     text += fmt::format("{:<34}{:>5}{:>16.3g}{:>16.3g}{:>12.1e}\n", site, found.k,
                         found.forget_removed, found.retain_distortion, leak.at(site));
   }
-  if (empty > 0) text += fmt::format("{} of {} sites: k = 0, no signal above the null edge\n", empty, file.sites.size());
+  if (empty > 0)
+    text += fmt::format("{} of {} sites: k = 0, no signal above the null edge\n", empty,
+                        file.sites.size());
   return text;
 }
 
 std::string stages_part(const Job& job) {
-  std::string text = fmt::format("{:<12}{:>10}{:>22}{:>8}\n", "stage", "seconds", "peak GiB per rank", "ranks");
+  std::string text =
+      fmt::format("{:<12}{:>10}{:>22}{:>8}\n", "stage", "seconds", "peak GiB per rank", "ranks");
   for (const Stage& stage : all_stages()) {
     const auto found = job.manifest.stages.find(stage.name);
     if (found == job.manifest.stages.end()) continue;
     text += fmt::format("{:<12}{:>10.1f}{:>22.2f}{:>8}\n", stage.name, found->second.seconds,
-                        static_cast<double>(found->second.peak_memory) / double(1u << 30), found->second.ranks);
+                        static_cast<double>(found->second.peak_memory) / double(1u << 30),
+                        found->second.ranks);
   }
   return text;
 }
@@ -96,10 +100,11 @@ std::string stages_part(const Job& job) {
 }  // namespace
 
 std::string result_table(const Job& job) {
-  return fmt::format("\n{}\n{}\n{}\nunlearned checkpoint  {}\nmetrics per item      {}\nfiles of the stages   {}\n",
-                     metrics_part(MetricsFile::read(job.work.metrics())), sites_part(job),
-                     stages_part(job), job.config.output.string(), job.work.metrics().string(),
-                     job.work.directory().string());
+  return fmt::format(
+      "\n{}\n{}\n{}\nunlearned checkpoint  {}\nmetrics per item      {}\nfiles of the stages   "
+      "{}\n",
+      metrics_part(MetricsFile::read(job.work.metrics())), sites_part(job), stages_part(job),
+      job.config.output.string(), job.work.metrics().string(), job.work.directory().string());
 }
 
 }  // namespace mrp::jobs

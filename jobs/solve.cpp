@@ -68,18 +68,20 @@ struct Problems {
     const SiteStates forget(reader, "forget", sites[i], forget_sequences);
     const SiteStates retain(reader, "retain", sites[i], retain_sequences);
     SolvedSite solved{i, 0, solver::find_subspace(grid, forget, retain, options)};
-    solved.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    solved.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return solved;
   }
 };
 
 void log_site(const std::string& site, const SolvedSite& solved) {
   const solver::Subspace& found = solved.subspace;
-  std::string eigenvalues = found.eigenvalues.empty() ? "" : fmt::format(", top eigenvalue {:.3g}", found.eigenvalues[0]);
+  std::string eigenvalues =
+      found.eigenvalues.empty() ? "" : fmt::format(", top eigenvalue {:.3g}", found.eigenvalues[0]);
   if (found.null_edge > 0) eigenvalues += fmt::format(", null edge {:.3g}", found.null_edge);
-  dist::log::info(fmt::format("solve: {} k {}{}, removed of forget {:.2g}, of retain {:.2g}, {:.1f} s",
-                              site, found.k, eigenvalues, found.forget_removed,
-                              found.retain_distortion, solved.seconds));
+  dist::log::info(fmt::format(
+      "solve: {} k {}{}, removed of forget {:.2g}, of retain {:.2g}, {:.1f} s", site, found.k,
+      eigenvalues, found.forget_removed, found.retain_distortion, solved.seconds));
 }
 
 io::SubspaceFile to_file(const Job& job, const std::vector<std::string>& sites,
@@ -88,8 +90,14 @@ io::SubspaceFile to_file(const Job& job, const std::vector<std::string>& sites,
   file.fingerprint = job.expected.at("solve");
   file.rule = settings(job.config).at("subspace").dump();
   for (auto& [i, seconds, found] : all) {
-    file.sites[sites[i]] = {sites[i], found.width, found.k, std::move(found.a), std::move(found.b),
-                            std::move(found.eigenvalues), found.null_edge, found.retain_distortion,
+    file.sites[sites[i]] = {sites[i],
+                            found.width,
+                            found.k,
+                            std::move(found.a),
+                            std::move(found.b),
+                            std::move(found.eigenvalues),
+                            found.null_edge,
+                            found.retain_distortion,
                             found.forget_removed};
   }
   return file;
@@ -101,9 +109,11 @@ void solve(Job& job) {
   const dist::Communicator& world = *job.world;
   solver::set_threads(job.threads);
   const std::uint64_t memory = memory_share(world) / 2;
-  const Problems problems = dist::agree(
-      world, [&] { return Problems(job.work.states(), world.size(), memory); });
-  const auto on = [&](int rank) { return std::count(problems.assignment.begin(), problems.assignment.end(), rank); };
+  const Problems problems =
+      dist::agree(world, [&] { return Problems(job.work.states(), world.size(), memory); });
+  const auto on = [&](int rank) {
+    return std::count(problems.assignment.begin(), problems.assignment.end(), rank);
+  };
   dist::log::info(fmt::format("solve: {} sites, {} of them by all ranks together",
                               problems.sites.size(), on(-1)));
 
@@ -119,8 +129,8 @@ void solve(Job& job) {
       progress.advance(1);
     }
   };
-  // A rank that fails alone does not wait until the others are through with their own sites: what it
-  // throws ends the job (jobs/failure.hpp).
+  // A rank that fails alone does not wait until the others are through with their own sites: what
+  // it throws ends the job (jobs/failure.hpp).
   const dist::Communicator self = dist::Communicator::self();
   solve_assigned(world.rank(), self);
   solve_assigned(-1, world);

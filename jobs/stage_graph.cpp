@@ -6,15 +6,15 @@
 #include <chrono>
 
 #include "dist/agree.hpp"
+#include "dist/error.hpp"
 #include "dist/log.hpp"
 
 namespace mrp::jobs {
 namespace {
 
 bool is_current(const Job& job, const Stage& stage) {
-  const std::string present = dist::agree(*job.world, [&] {
-    return job.world->is_root() ? stage.present(job) : std::string();
-  });
+  const std::string present = dist::agree(
+      *job.world, [&] { return job.world->is_root() ? stage.present(job) : std::string(); });
   return job.world->broadcast(present) == job.expected.at(stage.name);
 }
 
@@ -23,9 +23,10 @@ void require_inputs(const Job& job, const std::vector<Stage>& stages, const Stag
     const auto& input = *std::find_if(stages.begin(), stages.end(),
                                       [&](const Stage& other) { return other.name == name; });
     if (is_current(job, input)) continue;
-    throw dist::InputError(fmt::format(
-        "{} needs {}, which is missing or was made with other settings or data; run mrp {} first, or mrp run",
-        stage.name, input.outputs(job).front().string(), name));
+    throw dist::InputError(
+        fmt::format("{} needs {}, which is missing or was made with other settings or data; run "
+                    "mrp {} first, or mrp run",
+                    stage.name, input.outputs(job).front().string(), name));
   }
 }
 
@@ -63,7 +64,8 @@ void run_stage(Job& job, const std::vector<Stage>& stages, std::size_t index) {
   const auto start = std::chrono::steady_clock::now();
   stage.run(job);
   job.world->barrier();
-  record(job, stage, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  record(job, stage,
+         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
 }
 
 }  // namespace mrp::jobs

@@ -42,9 +42,9 @@ struct Stage {
 /// All stages in order.
 const std::vector<Stage>& all_stages();
 
-/// Collective over the world. Runs `stages[index]` unless its artefact carries the expected fingerprint, and records it in
-/// the manifest. @throws InputError if an input is missing or was made with other settings (names the stage to
-/// run), and whatever the stage throws.
+/// Collective over the world. Runs `stages[index]` unless its artefact carries the expected
+/// fingerprint, and records it in the manifest. @throws InputError if an input is missing or was
+/// made with other settings (names the stage to run), and whatever the stage throws.
 void run_stage(Job& job, const std::vector<Stage>& stages, std::size_t index);
 
 }  // namespace mrp::jobs

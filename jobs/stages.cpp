@@ -1,7 +1,11 @@
 #include "jobs/stages.hpp"
 
+#include <fmt/format.h>
+
+#include "dist/error.hpp"
 #include "io/token_dataset.hpp"
 #include "jobs/metrics_file.hpp"
+#include "shard/edit/output_directory.hpp"
 
 namespace mrp::jobs {
 namespace {
@@ -11,15 +15,21 @@ using Path = std::filesystem::path;
 /// A stage with one file in the work directory, whose HDF5 attribute is the fingerprint.
 Stage hdf5_stage(std::string name, std::string help, std::vector<std::string> inputs,
                  Path (Workspace::*file)() const, void (*run)(Job&)) {
-  return {std::move(name), std::move(help), std::move(inputs),
+  return {std::move(name),
+          std::move(help),
+          std::move(inputs),
           [file](const Job& job) { return std::vector<Path>{(job.work.*file)()}; },
-          [file](const Job& job) { return io::read_fingerprint((job.work.*file)()); }, run};
+          [file](const Job& job) { return io::read_fingerprint((job.work.*file)()); },
+          run};
 }
 
-std::string merged_fingerprint(const Job& job) {
-  const auto manifest = io::Manifest::read(output_manifest(job.config.output));
-  const auto merge = manifest.stages.find("merge");
-  return merge == manifest.stages.end() ? "" : merge->second.fingerprint;
+/// What became of every tensor stands in the manifest: without it, the merge counts as not done.
+std::string present_merge(const Job& job) {
+  const std::string merged = shard::merged_fingerprint(job.config.output);
+  const auto recorded = job.manifest.stages.find("merge");
+  const bool known =
+      recorded != job.manifest.stages.end() && recorded->second.fingerprint == merged;
+  return known ? merged : "";
 }
 
 }  // namespace
@@ -29,12 +39,30 @@ const std::vector<Stage>& all_stages() {
       hdf5_stage("prepare", "JSONL records to tokens", {}, &Workspace::tokens, prepare),
       hdf5_stage("capture", "hidden states at the sites", {"prepare"}, &Workspace::states, capture),
       hdf5_stage("solve", "the subspace of each site", {"capture"}, &Workspace::subspaces, solve),
-      {"merge", "projections folded into the weights", {"solve"},
-       [](const Job& job) { return std::vector<Path>{job.config.output}; }, merged_fingerprint, merge},
-      {"evaluate", "metrics of both checkpoints", {"prepare", "merge"},
+      {"merge",
+       "projections folded into the weights",
+       {"solve"},
+       [](const Job& job) { return std::vector<Path>{job.config.output}; },
+       present_merge,
+       merge},
+      {"evaluate",
+       "metrics of both checkpoints",
+       {"prepare", "merge"},
        [](const Job& job) { return std::vector<Path>{job.work.metrics()}; },
-       [](const Job& job) { return MetricsFile::read(job.work.metrics()).fingerprint; }, evaluate}};
+       [](const Job& job) { return MetricsFile::read(job.work.metrics()).fingerprint; },
+       evaluate}};
   return stages;
+}
+
+void require_own_output(const Path& output) {
+  if (!std::filesystem::exists(std::filesystem::symlink_status(output))) return;
+  const bool is_directory =
+      std::filesystem::is_directory(output) && !std::filesystem::is_symlink(output);
+  if (is_directory && std::filesystem::is_empty(output)) return;
+  if (is_directory && !shard::merged_fingerprint(output).empty()) return;
+  throw dist::InputError(fmt::format(
+      "output {} exists and was not written by mrp; remove it or set output: to another place",
+      output.string()));
 }
 
 }  // namespace mrp::jobs

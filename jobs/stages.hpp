@@ -16,12 +16,12 @@ void merge(Job& job);
 /// Both checkpoints and tokens.h5 → metrics.json.
 void evaluate(Job& job);
 
-/// @throws InputError if the output directory exists and was not made by `merge`. One rank calls it.
+/// @throws InputError if `output` exists and no merge of ours wrote it. One rank calls it, early:
+/// hours may pass until merge would say the same.
 void require_own_output(const std::filesystem::path& output);
-/// Manifest inside an unlearned checkpoint: the fingerprint it was merged with and what became of every tensor.
-std::filesystem::path output_manifest(const std::filesystem::path& output);
 
-/// What `mrp run` prints at its end: metrics before and after, sites, times, files. One rank calls it.
+/// What `mrp run` prints at its end: metrics before and after, sites, times, files. One rank calls
+/// it.
 std::string result_table(const Job& job);
 
 /// What `path` holds, in words and numbers: a checkpoint or any file of ours. One rank calls it.

@@ -19,7 +19,8 @@ namespace mrp::jobs {
 namespace {
 
 [[noreturn]] void fail(const std::string& what, int code) {
-  throw dist::ResourceError(fmt::format("cannot {}: {}", what, std::generic_category().message(code)));
+  throw dist::ResourceError(
+      fmt::format("cannot {}: {}", what, std::generic_category().message(code)));
 }
 
 /// A pipe whose ends close themselves; neither end is inherited unless duplicated.
@@ -61,7 +62,8 @@ class Lines {
       return false;
     }
     pending_.append(buffer.data(), static_cast<std::size_t>(count));
-    for (std::size_t end = pending_.find('\n'); end != std::string::npos; end = pending_.find('\n')) {
+    for (std::size_t end = pending_.find('\n'); end != std::string::npos;
+         end = pending_.find('\n')) {
       line_(pending_.substr(0, end));
       pending_.erase(0, end + 1);
     }
@@ -105,7 +107,8 @@ Outcome run_program(const std::vector<std::string>& arguments,
   });
   std::array<pollfd, 2> streams{{{output.read_end(), POLLIN, 0}, {errors.read_end(), POLLIN, 0}}};
   while (streams[0].fd >= 0 || streams[1].fd >= 0) {
-    if (::poll(streams.data(), streams.size(), -1) < 0 && errno != EINTR) fail("wait for a pipe", errno);
+    if (::poll(streams.data(), streams.size(), -1) < 0 && errno != EINTR)
+      fail("wait for a pipe", errno);
     if (streams[0].revents != 0 && !output_lines.read(streams[0].fd)) streams[0].fd = -1;
     if (streams[1].revents != 0 && !error_lines.read(streams[1].fd)) streams[1].fd = -1;
   }

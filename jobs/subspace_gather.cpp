@@ -44,7 +44,8 @@ SolvedSite unpack(const double*& at) {
 
 }  // namespace
 
-std::vector<SolvedSite> gather(const std::vector<SolvedSite>& mine, const dist::Communicator& comm) {
+std::vector<SolvedSite> gather(const std::vector<SolvedSite>& mine,
+                               const dist::Communicator& comm) {
   std::vector<std::vector<double>> send(static_cast<std::size_t>(comm.size()));
   for (const SolvedSite& solved : mine) pack(solved, send[0]);
   std::vector<SolvedSite> all;
@@ -52,8 +53,7 @@ std::vector<SolvedSite> gather(const std::vector<SolvedSite>& mine, const dist::
     const double* at = part.data();
     while (at != part.data() + part.size()) all.push_back(unpack(at));
   }
-  std::sort(all.begin(), all.end(),
-            [](const auto& a, const auto& b) { return a.site < b.site; });
+  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.site < b.site; });
   return all;
 }
 

@@ -15,8 +15,8 @@ struct SolvedSite {
   solver::Subspace subspace;
 };
 
-/// Collective over `comm`. All that the ranks solved, on rank 0, ordered by site; empty on other ranks. Values
-/// arrive bit for bit.
+/// Collective over `comm`. All that the ranks solved, on rank 0, ordered by site; empty on other
+/// ranks. Values arrive bit for bit.
 std::vector<SolvedSite> gather(const std::vector<SolvedSite>& mine, const dist::Communicator& comm);
 
 }  // namespace mrp::jobs

@@ -18,7 +18,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string os_error(int code) { return std::generic_category().message(code); }
+std::string os_error(int code) {
+  return std::generic_category().message(code);
+}
 
 void create_private(const fs::path& directory) {
   std::error_code error;
@@ -30,8 +32,9 @@ void create_private(const fs::path& directory) {
     error = std::make_error_code(std::errc::not_a_directory);
   }
   if (error) {
-    throw dist::ResourceError(fmt::format("cannot create the work directory {}: {}; set work: to another place",
-                                          directory.string(), error.message()));
+    throw dist::ResourceError(
+        fmt::format("cannot create the work directory {}: {}; set work: to another place",
+                    directory.string(), error.message()));
   }
 }
 
@@ -46,7 +49,8 @@ std::string holder(int descriptor) {
 
 /// True while `path` still names the open file: its last holder may have removed it in between.
 bool is_same_file(int descriptor, const fs::path& path) {
-  struct stat open_file{}, named{};
+  struct stat open_file {
+  }, named{};
   return ::fstat(descriptor, &open_file) == 0 && ::stat(path.c_str(), &named) == 0 &&
          open_file.st_ino == named.st_ino && open_file.st_dev == named.st_dev;
 }
@@ -72,8 +76,8 @@ int try_lock(const fs::path& directory, const fs::path& path) {
   }
   const std::string who = holder(descriptor);
   ::close(descriptor);
-  throw dist::ResourceError(fmt::format("{} is in use by {}; wait for it or set work: to another place",
-                                        directory.string(), who));
+  throw dist::ResourceError(fmt::format(
+      "{} is in use by {}; wait for it or set work: to another place", directory.string(), who));
 }
 
 }  // namespace
@@ -90,8 +94,9 @@ WorkLock::WorkLock(const fs::path& directory) : directory_(directory) {
       ::pwrite(descriptor_, line.data(), line.size(), 0) != static_cast<ssize_t>(line.size())) {
     const int code = errno;
     ::close(descriptor_);
-    throw dist::ResourceError(fmt::format("cannot write {}: {}; free some space or set work: to another place",
-                                          (directory_ / "lock").string(), os_error(code)));
+    throw dist::ResourceError(
+        fmt::format("cannot write {}: {}; free some space or set work: to another place",
+                    (directory_ / "lock").string(), os_error(code)));
   }
 }
 

@@ -6,7 +6,8 @@
 
 namespace mrp::jobs {
 
-/// Names of the files between the stages. Hidden states and tokens reveal what was forgotten: only the owner can enter.
+/// Names of the files between the stages. Hidden states and tokens reveal what was forgotten: only
+/// the owner can enter.
 class Workspace {
  public:
   explicit Workspace(std::filesystem::path directory) : directory_(std::move(directory)) {}
@@ -22,11 +23,13 @@ class Workspace {
   std::filesystem::path directory_;
 };
 
-/// Creates the work directory (0700) and holds its lock, so that two jobs never write into it at once. The lock goes
-/// with the process; a directory that holds nothing else then goes too. One rank of a job owns it.
+/// Creates the work directory (0700) and holds its lock, so that two jobs never write into it at
+/// once. The lock goes with the process; a directory that holds nothing else then goes too. One
+/// rank of a job owns it.
 class WorkLock {
  public:
-  /// @throws ResourceError if another job holds the lock (says which) or the directory cannot be made.
+  /// @throws ResourceError if another job holds the lock (says which) or the directory cannot be
+  /// made.
   explicit WorkLock(const std::filesystem::path& directory);
   ~WorkLock();
   WorkLock(const WorkLock&) = delete;

@@ -25,7 +25,10 @@ message(STATUS "LibTorch: ${MRP_TORCH_DIR}")
 add_library(mrp_torch INTERFACE)
 target_include_directories(mrp_torch SYSTEM INTERFACE
   ${MRP_TORCH_DIR}/include ${MRP_TORCH_DIR}/include/torch/csrc/api/include)
+# The wheel's libraries export a std::filesystem of their own, which crashes in other programs; the
+# C++ library must come before them in the search order. One item, so that CMake keeps it together.
 target_link_libraries(mrp_torch INTERFACE
+  -Wl,--push-state,--no-as-needed,-lstdc++,--pop-state
   ${MRP_TORCH_DIR}/lib/libtorch.so ${MRP_TORCH_DIR}/lib/libtorch_cpu.so
   ${MRP_TORCH_DIR}/lib/libc10.so)
 target_link_options(mrp_torch INTERFACE -Wl,-rpath,${MRP_TORCH_DIR}/lib)

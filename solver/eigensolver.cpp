@@ -6,12 +6,14 @@
 #include <limits>
 #include <numeric>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "dist/checked_cast.hpp"
 #include "solver/blas.hpp"
 #include "solver/block_cyclic.hpp"
 #include "solver/dense.hpp"
+#include "solver/residuals.hpp"
 #include "solver/scalapack.hpp"
 
 namespace mrp::solver {
@@ -71,14 +73,30 @@ Ascending lapack_dsyevr(DistMatrix& a, std::int64_t k, bool vectors, std::string
   return result;
 }
 
-// Empty when the routine failed, which its caller mends with pdsyevd.
-std::optional<Ascending> scalapack_pdsyevr(DistMatrix& a, std::int64_t k, bool vectors) {
+// pdsyevr transforms its vectors back with pdormtr in a part of its workspace whose size it derives
+// from n and the number of pairs only, however much it is given; where that is too small, pdormtr
+// prints a line, the vectors stay those of the tridiagonal matrix and info is 0. Asking for more
+// pairs enlarges the part. Returns the smallest number of pairs ≥ k for which it suffices; more
+// than n if none does.
+std::int64_t pairs_for_pdsyevr(const DistMatrix& a, std::int64_t k) {
+  const std::int64_t n = a.rows(), nb = a.block();
+  const std::int64_t np = local_count(n, nb, 0, a.grid().p());
+  auto suffices = [&](std::int64_t pairs) {
+    const std::int64_t mq = local_count(pairs, nb, 0, a.grid().q());
+    return std::max(18 * n, np * mq + 2 * nb * nb) >= (np + mq) * nb + nb * nb;
+  };
+  while (k <= n && !suffices(k)) ++k;
+  return k;
+}
+
+// The last `pairs` pairs; empty when the routine failed, which its caller mends with pdsyevd.
+std::optional<Ascending> scalapack_pdsyevr(DistMatrix& a, std::int64_t pairs, bool vectors) {
   const BlacsGrid& grid = a.grid();
   const int n = a.descriptor().rows;
-  const int il = n - static_cast<int>(k) + 1;
+  const int il = n - static_cast<int>(pairs) + 1;
   const char* job = vectors ? "V" : "N";
   const double unused = 0;
-  // The routine insists on an n × n descriptor although it fills k columns only.
+  // The routine insists on an n × n descriptor although it fills `pairs` columns only.
   Ascending result{std::vector<double>(static_cast<std::size_t>(n)),
                    DistMatrix(grid, a.rows(), a.rows(), a.block())};
   int found = 0, found_vectors = 0, info = 0;
@@ -91,7 +109,7 @@ std::optional<Ascending> scalapack_pdsyevr(DistMatrix& a, std::int64_t k, bool v
   const std::int64_t nb = a.block(), nn = std::max<std::int64_t>({n, nb, 2});
   const std::int64_t np0 = local_count(nn, nb, 0, grid.p()), mq0 = local_count(nn, nb, 0, grid.q());
   const std::int64_t processes = grid.p() * static_cast<std::int64_t>(grid.q());
-  const std::int64_t share = (k + processes - 1) / processes;
+  const std::int64_t share = (pairs + processes - 1) / processes;
   const std::int64_t real_minimum =
       vectors ? 2 + 5LL * n + std::max(18 * nn, np0 * mq0 + 2 * nb * nb) + (2 + share) * nn
               : 2 + 5LL * n + std::max(12 * nn, nb * (np0 + 1));
@@ -102,10 +120,9 @@ std::optional<Ascending> scalapack_pdsyevr(DistMatrix& a, std::int64_t k, bool v
   auto work = buffer<double>(workspace(query, real_minimum, a, "pdsyevr"));
   auto iwork = buffer<int>(workspace(integer_query, 12 * nnp + 2LL * n, a, "pdsyevr"));
   call(work.data(), static_cast<int>(work.size()), iwork.data(), static_cast<int>(iwork.size()));
-  const bool failed = info != 0 || found != k || (vectors && found_vectors != k);
-  if (grid.comm().all_reduce(static_cast<int>(failed), dist::ReduceOp::max) != 0)
-    return std::nullopt;
-  result.values.resize(static_cast<std::size_t>(k));
+  const bool failed = info != 0 || found != pairs || (vectors && found_vectors != pairs);
+  if (grid.comm().all_reduce(static_cast<int>(failed), dist::ReduceOp::max) != 0) return {};
+  result.values.resize(static_cast<std::size_t>(pairs));
   return result;
 }
 
@@ -124,26 +141,34 @@ Ascending scalapack_pdsyevd(DistMatrix& a, std::string_view name) {
   const std::int64_t nb = a.block();
   const std::int64_t np = local_count(n, nb, 0, grid.p()), nq = local_count(n, nb, 0, grid.q());
   const std::int64_t tridiagonal = 3 * std::int64_t{n} + std::max(nb * (np + 1), 3 * nb);
+  // Documented, plus what its inner pdormtr and pdlasrt need on grids with few columns.
+  const std::int64_t minimum = std::max(1 + 6 * std::int64_t{n} + 2 * np * nq, tridiagonal) +
+                               2LL * n + nb * (np + nq + 2 * nb);
   double query = 0;
   int integer_query = 0;
   call(&query, -1, &integer_query, -1);
-  auto work = buffer<double>(workspace(
-      query, std::max(1 + 6 * std::int64_t{n} + 2 * np * nq, tridiagonal) + 2LL * n, a, "pdsyevd"));
+  auto work = buffer<double>(workspace(query, minimum, a, "pdsyevd"));
   auto iwork = buffer<int>(workspace(integer_query, 7LL * n + 8LL * grid.q() + 2, a, "pdsyevd"));
   call(work.data(), static_cast<int>(work.size()), iwork.data(), static_cast<int>(iwork.size()));
   check_info(grid.comm(), info, "eigensolver (pdsyevd)", name);
+  // A matrix of a single block is solved by its owner alone, and the others are not told the values.
+  grid.comm().broadcast(std::span<double>(result.values));
   return result;
 }
 
-Ascending solve(DistMatrix& a, std::int64_t k, bool vectors, std::string_view name) {
-  MRP_EXPECT(a.rows() == a.columns() && k > 0 && k <= a.rows());
-  if (a.grid().comm().size() == 1) return lapack_dsyevr(a, k, vectors, name);
-  if (!vectors || 2 * k < a.rows()) {
-    const DistMatrix original = a;  // the routine destroys its argument, also when it fails
-    if (auto result = scalapack_pdsyevr(a, k, vectors)) return *std::move(result);
-    a = original;
-  }
-  return scalapack_pdsyevd(a, name);
+bool on_one_rank(const DistMatrix& a) {
+  return a.grid().comm().size() == 1;
+}
+
+// The k last pairs of an ascending list, turned round.
+EigenPairs descending(const Ascending& result, std::int64_t k) {
+  const auto count = static_cast<std::int64_t>(result.values.size());
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(result.vectors->rows()));
+  std::iota(rows.begin(), rows.end(), std::int64_t{0});
+  std::vector<std::int64_t> columns(static_cast<std::size_t>(k));
+  std::iota(columns.rbegin(), columns.rend(), count - k);
+  return {{result.values.rbegin(), result.values.rbegin() + k},
+          select(*result.vectors, rows, columns)};
 }
 
 std::vector<double> descending(const std::vector<double>& ascending, std::int64_t k) {
@@ -153,16 +178,34 @@ std::vector<double> descending(const std::vector<double>& ascending, std::int64_
 }  // namespace
 
 EigenPairs top_eigenpairs(DistMatrix a, std::int64_t k, std::string_view name) {
-  const Ascending result = solve(a, k, true, name);
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(a.rows()));
-  std::iota(rows.begin(), rows.end(), std::int64_t{0});
-  std::vector<std::int64_t> columns(static_cast<std::size_t>(k));
-  std::iota(columns.rbegin(), columns.rend(), static_cast<std::int64_t>(result.values.size()) - k);
-  return {descending(result.values, k), select(*result.vectors, rows, columns)};
+  MRP_EXPECT(a.rows() == a.columns() && k > 0 && k <= a.rows());
+  if (on_one_rank(a)) return descending(lapack_dsyevr(a, k, true, name), k);
+
+  constexpr double tolerance = 1e-10;  // info = 0 is no proof, see pairs_for_pdsyevr
+  const DistMatrix original = a;       // the routines destroy their argument, also when they fail
+  if (const std::int64_t pairs = pairs_for_pdsyevr(a, k); 2 * pairs < a.rows()) {
+    if (const auto result = scalapack_pdsyevr(a, pairs, true)) {
+      EigenPairs top = descending(*result, k);
+      if (eigen_residual(original, top.values, top.vectors) < tolerance) return top;
+    }
+    a = original;
+  }
+  EigenPairs pairs = descending(scalapack_pdsyevd(a, name), k);
+  const double residual = eigen_residual(original, pairs.values, pairs.vectors);
+  if (!(residual < tolerance)) {
+    throw dist::NumericalError(
+        fmt::format("pdsyevd: eigenvectors of the {} have residual {:.1e}", name, residual));
+  }
+  return pairs;
 }
 
 std::vector<double> top_eigenvalues(DistMatrix a, std::int64_t k, std::string_view name) {
-  return descending(solve(a, k, false, name).values, k);
+  MRP_EXPECT(a.rows() == a.columns() && k > 0 && k <= a.rows());
+  if (on_one_rank(a)) return descending(lapack_dsyevr(a, k, false, name).values, k);
+  const DistMatrix original = a;
+  if (const auto result = scalapack_pdsyevr(a, k, false)) return descending(result->values, k);
+  a = original;
+  return descending(scalapack_pdsyevd(a, name).values, k);
 }
 
 }  // namespace mrp::solver

@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
+#include <bit>
+#include <limits>
 
 #include "dist/error.hpp"
 #include "shard/edit/kernels.hpp"
@@ -76,6 +77,22 @@ inline __attribute__((always_inline)) void subtract_body(const Panel<Real>& m,
   }
 }
 
+/// The largest magnitude as an integer: bit patterns without sign are in the order of the numbers, with
+/// infinity and then NaN at the end.
+template <class Real, class Integer>
+inline __attribute__((always_inline)) bool within_body(const Lanes<Real>* tile, std::int64_t length,
+                                                       Real limit) {
+  typedef Integer Integers __attribute__((vector_size(kLanes * sizeof(Integer))));
+  Integers largest{};
+  for (std::int64_t j = 0; j < length; ++j) {
+    const Integers size = reinterpret_cast<Integers>(tile[j].v) & std::numeric_limits<Integer>::max();
+    largest = size > largest ? size : largest;
+  }
+  bool all = true;
+  for (int lane = 0; lane < kLanes; ++lane) all &= largest[lane] <= std::bit_cast<Integer>(limit);
+  return all;
+}
+
 // target_clones and templates do not go together: one plain function for each type.
 MRP_VECTOR_CLONES void project_real(const Panel<float>& n, std::int64_t first,
                                     const Lanes<float>* tile, std::int64_t groups,
@@ -94,6 +111,13 @@ MRP_VECTOR_CLONES void subtract_real(const Panel<float>& m, const Lanes<float>* 
 MRP_VECTOR_CLONES void subtract_real(const Panel<double>& m, const Lanes<double>* sums,
                                      Lanes<double>* tile) {
   subtract_body(m, sums, tile);
+}
+
+MRP_VECTOR_CLONES bool within_real(const Lanes<float>* tile, std::int64_t length, float limit) {
+  return within_body<float, std::int32_t>(tile, length, limit);
+}
+MRP_VECTOR_CLONES bool within_real(const Lanes<double>* tile, std::int64_t length, double limit) {
+  return within_body<double, std::int64_t>(tile, length, limit);
 }
 
 }  // namespace
@@ -121,6 +145,11 @@ void subtract(const Panel<Real>& m, std::span<const Lanes<double>> sums,
   subtract_real(m, narrow.data(), tile.data());
 }
 
+template <class Real>
+bool all_within(std::span<const Lanes<Real>> tile, Real limit) {
+  return tile.empty() || within_real(tile.data(), std::ssize(tile), limit);
+}
+
 double squared_norm(std::span<const Lanes<double>> sums) {
   double total = 0;
   for (const Lanes<double>& s : sums) {
@@ -139,5 +168,7 @@ template void subtract(const Panel<float>&, std::span<const Lanes<double>>,
                        std::span<Lanes<float>>);
 template void subtract(const Panel<double>&, std::span<const Lanes<double>>,
                        std::span<Lanes<double>>);
+template bool all_within(std::span<const Lanes<float>>, float);
+template bool all_within(std::span<const Lanes<double>>, double);
 
 }  // namespace mrp::shard

@@ -54,6 +54,10 @@ template <class Real>
 void subtract(const Panel<Real>& m, std::span<const Lanes<double>> sums,
               std::span<Lanes<Real>> tile);
 
+/// True if no entry is NaN or larger in magnitude than `limit`.
+template <class Real>
+bool all_within(std::span<const Lanes<Real>> tile, Real limit);
+
 /// Σ of squares over all entries and lanes.
 double squared_norm(std::span<const Lanes<double>> sums);
 

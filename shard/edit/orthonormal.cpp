@@ -13,6 +13,7 @@ namespace mrp::shard {
 namespace {
 
 constexpr double kOrthonormal = 1e-12;  ///< largest entry of Qᵀ Q − I
+constexpr double kDependent = 1e-13;    ///< part of a column's length that is new
 constexpr int kMaxRounds = 6;
 
 /// Upper triangle of g [k × k] = Vᵀ V.
@@ -78,6 +79,16 @@ void multiply_left(const std::vector<double>& r, std::vector<double>& total, std
   }
 }
 
+/// True if some column of V is, to rounding, a combination of those before it.
+bool is_dependent(const std::vector<double>& r, std::size_t k) {
+  for (std::size_t l = 0; l < k; ++l) {
+    double length = 0;
+    for (std::size_t i = 0; i <= l; ++i) length = std::hypot(length, r[i * k + l]);
+    if (r[l * k + l] <= kDependent * length) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::vector<double> orthonormalise(std::vector<double>& v, std::int64_t k,
@@ -88,7 +99,10 @@ std::vector<double> orthonormalise(std::vector<double>& v, std::int64_t k,
   for (std::size_t i = 0; i < n; ++i) total[i * n + i] = 1;
   for (int round = 0; round < kMaxRounds; ++round) {
     gram(v.data(), rows, k, g.data());
-    if (distance_from_identity(g, n) <= kOrthonormal) return total;
+    if (distance_from_identity(g, n) <= kOrthonormal) {
+      if (is_dependent(total, n)) break;
+      return total;
+    }
     std::vector<double> r(n * n, 0.0);
     if (round == 0) {  // first only the lengths, so that no scale of the columns does harm
       for (std::size_t i = 0; i < n; ++i) r[i * n + i] = std::sqrt(g[i * n + i]);

@@ -34,16 +34,6 @@ bool all_finite(std::span<const Lanes<double>> sums) {
   return true;
 }
 
-template <class Real>
-bool all_within(const Tile<Real>& tile, Real limit) {
-  auto inside = tile.front().v <= limit;
-  for (const Lanes<Real>& x : tile) inside &= (x.v <= limit) & (x.v >= -limit);
-  for (int lane = 0; lane < kLanes; ++lane) {
-    if (inside[lane] == 0) return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 MatrixShape matrix_shape(const io::TensorInfo& info) {
@@ -132,7 +122,7 @@ double TensorFold::fold_tiles(std::int64_t first, const MatrixBytes& block) {
     removed += squared_norm(sums);
     subtract<Real>(side.m.get<Real>(), sums, tile);
     if (!columns && column_) subtract_columns(first + i, std::min(kLanes, count - i), tile);
-    if (!all_within(tile, static_cast<Real>(largest(dtype_)))) report(first, block);
+    if (!all_within<Real>(tile, static_cast<Real>(largest(dtype_)))) report(first, block);
     if constexpr (std::is_same_v<Real, float>) {
       if (feedback_) feedback_->round(tile, sums);
     }

@@ -1,5 +1,6 @@
 #include "io/dtype.hpp"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,6 +9,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "dist/error.hpp"
@@ -50,36 +52,39 @@ struct Format {
 constexpr Format brain{8, 7};
 constexpr Format half{5, 10};
 
-void expect_same(float value, double expected, unsigned pattern) {
-  if (std::isnan(expected)) {
-    EXPECT_TRUE(std::isnan(value)) << std::hex << pattern;
-  } else {
-    EXPECT_EQ(value, expected) << std::hex << pattern;
-    EXPECT_EQ(std::signbit(value), std::signbit(expected)) << std::hex << pattern;
+/// Counts wrong values over thousands of cases and shows the first.
+class Tally {
+ public:
+  void compare(float value, double expected, std::uint32_t bits) {
+    const bool same = std::isnan(expected)
+                          ? std::isnan(value)
+                          : value == expected && std::signbit(value) == std::signbit(expected);
+    if (!same && wrong_++ == 0) first_ = fmt::format("{:#x}: {} is not {}", bits, value, expected);
   }
-}
+  ~Tally() { EXPECT_EQ(wrong_, 0) << "the first: " << first_; }
+
+ private:
+  int wrong_ = 0;
+  std::string first_;
+};
 
 TEST(DType, EveryPatternHasTheValueOfItsDefinition) {
+  Tally bf16s;
+  Tally f16s;
   for (unsigned pattern = 0; pattern < 0x10000; ++pattern) {
-    expect_same(bf16_to_float(static_cast<bf16>(pattern)), brain.value(pattern), pattern);
-    expect_same(f16_to_float(static_cast<f16>(pattern)), half.value(pattern), pattern);
+    bf16s.compare(bf16_to_float(static_cast<bf16>(pattern)), brain.value(pattern), pattern);
+    f16s.compare(f16_to_float(static_cast<f16>(pattern)), half.value(pattern), pattern);
   }
 }
 
 TEST(DType, EveryPatternSurvivesTheRoundTrip) {
+  Tally bf16s;
+  Tally f16s;
   for (unsigned pattern = 0; pattern < 0x10000; ++pattern) {
-    const auto from_bf16 = float_to_bf16(bf16_to_float(static_cast<bf16>(pattern)));
-    const auto from_f16 = float_to_f16(f16_to_float(static_cast<f16>(pattern)));
-    if (std::isnan(brain.value(pattern))) {
-      EXPECT_TRUE(std::isnan(bf16_to_float(from_bf16)));
-    } else {
-      EXPECT_EQ(from_bf16, pattern);
-    }
-    if (std::isnan(half.value(pattern))) {
-      EXPECT_TRUE(std::isnan(f16_to_float(from_f16)));
-    } else {
-      EXPECT_EQ(from_f16, pattern);
-    }
+    const auto bf16_back = float_to_bf16(bf16_to_float(static_cast<bf16>(pattern)));
+    const auto f16_back = float_to_f16(f16_to_float(static_cast<f16>(pattern)));
+    bf16s.compare(bf16_to_float(bf16_back), brain.value(pattern), pattern);
+    f16s.compare(f16_to_float(f16_back), half.value(pattern), pattern);
   }
 }
 
@@ -108,13 +113,15 @@ std::vector<float> rounding_cases(const Format& format) {
 }
 
 TEST(DType, RoundsToNearestEven) {
+  Tally bf16s;
   for (const float value : rounding_cases(brain)) {
-    expect_same(bf16_to_float(float_to_bf16(value)), brain.nearest(value),
-                std::bit_cast<std::uint32_t>(value));
+    bf16s.compare(bf16_to_float(float_to_bf16(value)), brain.nearest(value),
+                  std::bit_cast<std::uint32_t>(value));
   }
+  Tally f16s;
   for (const float value : rounding_cases(half)) {
-    expect_same(f16_to_float(float_to_f16(value)), half.nearest(value),
-                std::bit_cast<std::uint32_t>(value));
+    f16s.compare(f16_to_float(float_to_f16(value)), half.nearest(value),
+                 std::bit_cast<std::uint32_t>(value));
   }
 }
 

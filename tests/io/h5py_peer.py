@@ -53,7 +53,7 @@ def write_sequences(group, tokens, masks):
 
 
 def check_states(path):
-    """hidden_states[i, j] = 1 + i + 64 j of every site, whatever the type; positions (i, i + 1)."""
+    """hidden_states[i, j] = (1 + i) 2^j of every site, whatever the type; positions (i, i + 1)."""
     with h5py.File(path) as file:
         assert file.attrs["format"] == b"mrp.states" and file.attrs["version"] == 1
         assert file.attrs["fingerprint"] == "fünf".encode()
@@ -66,7 +66,7 @@ def check_states(path):
             for site, width in sites.items():
                 states = group[site]["hidden_states"]
                 assert states.shape == (len(rows), width) and states.dtype == np.float32, states
-                assert (states[:] == 1 + rows[:, None] + 64 * np.arange(width)).all()
+                assert (states[:] == (1 + rows[:, None]) * 2 ** np.arange(width)).all()
 
 
 def check_subspaces(path):

@@ -3,16 +3,20 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <random>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "dist/error.hpp"
 #include "io/file.hpp"
 #include "io/hdf5.hpp"
+#include "io/local_folder.hpp"
 
 namespace mrp::test {
 
@@ -23,42 +27,28 @@ inline int run_h5py(const std::string& action, const std::filesystem::path& path
   return std::system(command.c_str());
 }
 
-/// The message of the InputError that `read` must throw.
 inline std::string input_error(const std::function<void()>& read) {
-  try {
-    read();
-  } catch (const dist::InputError& error) {
-    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
-    return error.what();
-  } catch (const std::exception& error) {
-    ADD_FAILURE() << "no InputError: " << error.what();
-    return {};
-  }
-  ADD_FAILURE() << "accepted";
-  return {};
+  const auto message = message_of<dist::InputError>(read);
+  EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  return message;
 }
 
-inline void overwrite(const std::filesystem::path& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary) << bytes;
-}
-
-/// Overwrites `path` with damaged versions of its content; `read` must throw InputError or return.
+/// Writes damaged versions of a file in its place; reading one must return or throw InputError.
 class Damage {
  public:
   explicit Damage(const std::filesystem::path& path) : path_(path), whole_(io::read_text(path)) {}
-  ~Damage() { overwrite(path_, whole_); }
+  ~Damage() { put(whole_); }
 
   /// Cut anywhere: always an error.
   void truncate(const std::function<void()>& read) const {
     for (std::size_t i = 0; i < 100; ++i) {
-      const std::size_t length = whole_.size() * i / 100;
-      overwrite(path_, whole_.substr(0, length));
-      SCOPED_TRACE("cut to " + std::to_string(length) + " of " + std::to_string(whole_.size()));
-      input_error(read);
+      put(whole_.substr(0, whole_.size() * i / 100));
+      EXPECT_THROW(read(), dist::InputError) << "cut to " << i << " %";
     }
   }
 
-  /// Up to four bytes changed, mostly where there is something. Returns how many files were refused.
+  /// Up to four bytes changed, mostly where there is something. Returns how many files were
+  /// refused.
   int mutate(int files, const std::function<void()>& read) const {
     std::mt19937 random(20240229);
     int refused = 0;
@@ -71,30 +61,45 @@ class Damage {
         }
         damaged[place] = static_cast<char>(random());
       }
-      overwrite(path_, damaged);
+      put(damaged);
       try {
         read();
       } catch (const dist::InputError&) {
         ++refused;
       } catch (const std::exception& error) {
-        ADD_FAILURE() << "mutation " << i << ": no InputError: " << error.what();
+        ADD_FAILURE() << "mutation " << i << ": " << error.what();
       }
     }
     return refused;
   }
 
  private:
+  void put(const std::string& bytes) const {
+    std::filesystem::remove(path_);
+    std::ofstream(path_, std::ios::binary) << bytes;
+  }
+
   std::filesystem::path path_;
   std::string whole_;
 };
 
-/// Runs `edit` on a file that is open for writing.
+/// Runs `edit` on the open file.
 inline void edit_hdf5(const std::filesystem::path& path, const std::function<void(hid_t)>& edit) {
   const auto access = MRP_HDF5_HANDLE(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   MRP_HDF5(H5Pset_libver_bounds(access.get(), H5F_LIBVER_V110, H5F_LIBVER_V110));
   auto file = MRP_HDF5_HANDLE(H5Fopen(path.c_str(), H5F_ACC_RDWR, access.get()), H5Fclose);
   edit(file.get());
   file.close();
+}
+
+/// Overwrites one element of a dataset of one or two dimensions.
+template <class T>
+void poke(hid_t file, const std::string& dataset, std::vector<hsize_t> place, hid_t type, T value) {
+  const auto id = MRP_HDF5_HANDLE(H5Dopen2(file, dataset.c_str(), H5P_DEFAULT), H5Dclose);
+  const auto space = MRP_HDF5_HANDLE(H5Dget_space(id.get()), H5Sclose);
+  MRP_HDF5(H5Sselect_elements(space.get(), H5S_SELECT_SET, 1, place.data()));
+  const auto one = MRP_HDF5_HANDLE(H5Screate(H5S_SCALAR), H5Sclose);
+  MRP_HDF5(H5Dwrite(id.get(), type, one.get(), space.get(), H5P_DEFAULT, &value));
 }
 
 }  // namespace mrp::test

@@ -35,15 +35,18 @@ class FingerprintTest : public testing::Test {
 
   void write_weights(std::vector<float> values) {
     io::write_safetensors(folder_.path() / "base/model.safetensors",
-                          {{"w", io::DType::f32, {static_cast<std::int64_t>(values.size())},
+                          {{"w",
+                            io::DType::f32,
+                            {static_cast<std::int64_t>(values.size())},
                             std::as_bytes(std::span<const float>(values))}});
   }
 
   Fingerprints expected(const std::vector<std::string>& overrides = {}) const {
-    return expected_fingerprints(parse_job(folder_.path() / "job.yaml",
-                                           "model: base\noutput: out\ndata: {forget: forget.jsonl, "
-                                           "retain: retain.jsonl, evaluate: {world: world.jsonl}}\n",
-                                           overrides));
+    return expected_fingerprints(
+        parse_job(folder_.path() / "job.yaml",
+                  "model: base\noutput: out\ndata: {forget: forget.jsonl, "
+                  "retain: retain.jsonl, evaluate: {world: world.jsonl}}\n",
+                  overrides));
   }
 
   static Names changed(const Fingerprints& before, const Fingerprints& after) {

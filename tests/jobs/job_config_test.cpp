@@ -94,7 +94,8 @@ TEST(JobConfigTest, EveryKeyIsShownAndHasADefaultUnlessRequired) {
     if (pointer.ends_with("/*")) pointer.resize(pointer.size() - 2);
     EXPECT_TRUE(shown.contains(json::json_pointer(pointer))) << key.path;
   }
-  EXPECT_THAT(table, testing::HasSubstr("| `subspace.dimension` | auto or an integer from 1 to 1000000 | auto |"));
+  EXPECT_THAT(table, testing::HasSubstr(
+                         "| `subspace.dimension` | auto or an integer from 1 to 1000000 | auto |"));
   EXPECT_THAT(table, testing::HasSubstr("| `model` | a path | required |"));
   EXPECT_EQ(shown["subspace"]["ridge"], 0.01);
   EXPECT_EQ(shown["sites"]["layers"], "all");
@@ -120,7 +121,8 @@ TEST(JobConfigTest, OverridesWinInOrder) {
   EXPECT_EQ(config.sites.layers, (Values{0, 1}));
   EXPECT_EQ(config.subspace.rule, solver::Rule::random);
   // A required key may come from the command line alone.
-  EXPECT_EQ(parse_job("/j/x.yaml", "output: o\ndata: {forget: f, retain: r}\n", {"model=m"}).model, "/j/m");
+  EXPECT_EQ(parse_job("/j/x.yaml", "output: o\ndata: {forget: f, retain: r}\n", {"model=m"}).model,
+            "/j/m");
 }
 
 struct ErrorCase {
@@ -136,90 +138,176 @@ TEST_P(JobErrorTest, NamesPlaceAndRemedy) {
   EXPECT_EQ(error_of(GetParam().text, GetParam().overrides), GetParam().message);
 }
 
-const std::string kTop = "model, output, work, data, sites, subspace, merge, parallel, device, compute, seed";
+const std::string kTop =
+    "model, output, work, data, sites, subspace, merge, parallel, device, compute, seed";
 const std::string kSubspace =
     "rule, dimension, max_dimension, ridge, alpha, retain_energy, projector, route";
 
 INSTANTIATE_TEST_SUITE_P(
     Cases, JobErrorTest,
     testing::Values(
-        ErrorCase{"unknown_top_key", kBase + "outptu: x\n", {},
-                  "job.yaml:6:1: unknown key \"outptu\"; did you mean \"output\"? (allowed: " + kTop + ")"},
-        ErrorCase{"unknown_key", kBase + "subspace:\n  dimensoin: 4\n", {},
+        ErrorCase{"unknown_top_key",
+                  kBase + "outptu: x\n",
+                  {},
+                  "job.yaml:6:1: unknown key \"outptu\"; did you mean \"output\"? (allowed: " +
+                      kTop + ")"},
+        ErrorCase{"unknown_key",
+                  kBase + "subspace:\n  dimensoin: 4\n",
+                  {},
                   "job.yaml:7:3: unknown key \"subspace.dimensoin\"; did you mean \"dimension\"? "
-                  "(allowed in subspace: " + kSubspace + ")"},
-        ErrorCase{"unknown_without_suggestion", kBase + "quux: 1\n", {},
+                  "(allowed in subspace: " +
+                      kSubspace + ")"},
+        ErrorCase{"unknown_without_suggestion",
+                  kBase + "quux: 1\n",
+                  {},
                   "job.yaml:6:1: unknown key \"quux\" (allowed: " + kTop + ")"},
-        ErrorCase{"key_below_a_value", kBase + "seed: {start: 1}\n", {},
-                  "job.yaml:6:7: seed must be an integer from 0 to 4611686018427387904, not a section"},
-        ErrorCase{"duplicate_top_key", kBase + "seed: 1\nseed: 2\n", {},
+        ErrorCase{
+            "key_below_a_value",
+            kBase + "seed: {start: 1}\n",
+            {},
+            "job.yaml:6:7: seed must be an integer from 0 to 4611686018427387904, not a section"},
+        ErrorCase{"duplicate_top_key",
+                  kBase + "seed: 1\nseed: 2\n",
+                  {},
                   "job.yaml:7:1: key \"seed\" is given twice (first in line 6); remove one"},
-        ErrorCase{"duplicate_section", kBase + "sites: {layers: 1}\ndata: {template: auto}\n", {},
+        ErrorCase{"duplicate_section",
+                  kBase + "sites: {layers: 1}\ndata: {template: auto}\n",
+                  {},
                   "job.yaml:7:1: key \"data\" is given twice (first in line 3); remove one"},
-        ErrorCase{"duplicate_key", kBase + "subspace: {ridge: 1, ridge: 1}\n", {},
-                  "job.yaml:6:22: key \"subspace.ridge\" is given twice (first in line 6); remove one"},
-        ErrorCase{"missing_key", "output: o\n", {},
-                  "job.yaml:1:1: required key \"model\" is missing; add it (a path: checkpoint in the "
-                  "Hugging Face layout)"},
-        ErrorCase{"missing_in_section", "model: m\noutput: o\ndata:\n  retain: r\n", {},
-                  "job.yaml:4:3: required key \"data.forget\" is missing; add it (a path: JSONL records "
-                  "to be forgotten)"},
-        ErrorCase{"not_an_integer", kBase + "subspace:\n  max_dimension: abc\n", {},
-                  "job.yaml:7:18: subspace.max_dimension must be an integer from 1 to 1000000, not \"abc\""},
-        ErrorCase{"integer_with_fraction", kBase + "seed: 1.5\n", {},
-                  "job.yaml:6:7: seed must be an integer from 0 to 4611686018427387904, not \"1.5\""},
-        ErrorCase{"integer_out_of_range", kBase + "  max_tokens: 1\n", {},
+        ErrorCase{
+            "duplicate_key",
+            kBase + "subspace: {ridge: 1, ridge: 1}\n",
+            {},
+            "job.yaml:6:22: key \"subspace.ridge\" is given twice (first in line 6); remove one"},
+        ErrorCase{
+            "missing_key",
+            "output: o\n",
+            {},
+            "job.yaml:1:1: required key \"model\" is missing; add it (a path: checkpoint in the "
+            "Hugging Face layout)"},
+        ErrorCase{
+            "missing_in_section",
+            "model: m\noutput: o\ndata:\n  retain: r\n",
+            {},
+            "job.yaml:4:3: required key \"data.forget\" is missing; add it (a path: JSONL records "
+            "to be forgotten)"},
+        ErrorCase{"not_an_integer",
+                  kBase + "subspace:\n  max_dimension: abc\n",
+                  {},
+                  "job.yaml:7:18: subspace.max_dimension must be an integer from 1 to 1000000, not "
+                  "\"abc\""},
+        ErrorCase{
+            "integer_with_fraction",
+            kBase + "seed: 1.5\n",
+            {},
+            "job.yaml:6:7: seed must be an integer from 0 to 4611686018427387904, not \"1.5\""},
+        ErrorCase{"integer_out_of_range",
+                  kBase + "  max_tokens: 1\n",
+                  {},
                   "job.yaml:6:15: data.max_tokens must be an integer from 2 to 1000000, not \"1\""},
-        ErrorCase{"integer_overflow", kBase + "seed: 99999999999999999999\n", {},
+        ErrorCase{"integer_overflow",
+                  kBase + "seed: 99999999999999999999\n",
+                  {},
                   "job.yaml:6:7: seed must be an integer from 0 to 4611686018427387904, not "
                   "\"99999999999999999999\""},
-        ErrorCase{"not_a_number", kBase + "subspace: {ridge: high}\n", {},
+        ErrorCase{"not_a_number",
+                  kBase + "subspace: {ridge: high}\n",
+                  {},
                   "job.yaml:6:19: subspace.ridge must be a number above 0, not \"high\""},
-        ErrorCase{"number_out_of_range", kBase + "subspace: {ridge: 0}\n", {},
+        ErrorCase{"number_out_of_range",
+                  kBase + "subspace: {ridge: 0}\n",
+                  {},
                   "job.yaml:6:19: subspace.ridge must be a number above 0, not \"0\""},
-        ErrorCase{"not_finite", kBase + "subspace: {ridge: inf}\n", {},
+        ErrorCase{"not_finite",
+                  kBase + "subspace: {ridge: inf}\n",
+                  {},
                   "job.yaml:6:19: subspace.ridge must be a number above 0, not \"inf\""},
-        ErrorCase{"bad_choice", kBase + "subspace: {rule: gvep}\n", {},
+        ErrorCase{"bad_choice",
+                  kBase + "subspace: {rule: gvep}\n",
+                  {},
                   "job.yaml:6:18: subspace.rule must be one of gevp, cpca, retain_complement, "
                   "forget_pca, random, not \"gvep\""},
-        ErrorCase{"bad_choice_with_suggestion", kBase + "subspace: {projector: obliqe}\n", {},
-                  "job.yaml:6:23: subspace.projector must be one of oblique, orthogonal, not \"obliqe\"; "
-                  "did you mean \"oblique\"?"},
-        ErrorCase{"auto_or_integer", kBase + "parallel: {tensor: many}\n", {},
-                  "job.yaml:6:20: parallel.tensor must be auto or an integer from 1 to 1000000, not \"many\""},
-        ErrorCase{"bad_module", kBase + "sites:\n  modules: [o_proj.input, down_porj.input]\n", {},
-                  "job.yaml:7:12: sites.modules must be a list of qkv.input, o_proj.input, gate_up.input, "
-                  "down_proj.input, o_proj.output, down_proj.output, stream.output, not a list; did you "
-                  "mean \"down_proj.input\"?"},
-        ErrorCase{"bad_range", kBase + "sites: {layers: 5-2}\n", {},
-                  "job.yaml:6:17: sites.layers must be all, a layer, a range such as 4-11, or a list of "
-                  "layers and ranges, not \"5-2\""},
-        ErrorCase{"value_for_section", kBase + "subspace: gevp\n", {},
-                  "job.yaml:6:11: subspace must be a section with the keys " + kSubspace + ", not \"gevp\""},
-        ErrorCase{"nothing_for_value", kBase + "seed:\n", {},
-                  "job.yaml:6:1: seed must be an integer from 0 to 4611686018427387904, not nothing"},
-        ErrorCase{"list_for_path", kBase + "work: [a]\n", {},
+        ErrorCase{
+            "bad_choice_with_suggestion",
+            kBase + "subspace: {projector: obliqe}\n",
+            {},
+            "job.yaml:6:23: subspace.projector must be one of oblique, orthogonal, not \"obliqe\"; "
+            "did you mean \"oblique\"?"},
+        ErrorCase{"auto_or_integer",
+                  kBase + "parallel: {tensor: many}\n",
+                  {},
+                  "job.yaml:6:20: parallel.tensor must be auto or an integer from 1 to 1000000, "
+                  "not \"many\""},
+        ErrorCase{
+            "bad_module",
+            kBase + "sites:\n  modules: [o_proj.input, down_porj.input]\n",
+            {},
+            "job.yaml:7:12: sites.modules must be a list of qkv.input, o_proj.input, "
+            "gate_up.input, "
+            "down_proj.input, o_proj.output, down_proj.output, stream.output, not a list; did you "
+            "mean \"down_proj.input\"?"},
+        ErrorCase{
+            "bad_range",
+            kBase + "sites: {layers: 5-2}\n",
+            {},
+            "job.yaml:6:17: sites.layers must be all, a layer, a range such as 4-11, or a list of "
+            "layers and ranges, not \"5-2\""},
+        ErrorCase{"value_for_section",
+                  kBase + "subspace: gevp\n",
+                  {},
+                  "job.yaml:6:11: subspace must be a section with the keys " + kSubspace +
+                      ", not \"gevp\""},
+        ErrorCase{
+            "nothing_for_value",
+            kBase + "seed:\n",
+            {},
+            "job.yaml:6:1: seed must be an integer from 0 to 4611686018427387904, not nothing"},
+        ErrorCase{"list_for_path",
+                  kBase + "work: [a]\n",
+                  {},
                   "job.yaml:6:7: work must be a path, not a list"},
-        ErrorCase{"reserved_set", kBase + "  evaluate: {retain: x}\n", {},
-                  "job.yaml:6:22: data.evaluate.retain must be a path (names: letters, digits and _, "
-                  "not forget or retain), not \"x\""},
-        ErrorCase{"empty_file", "", {},
-                  "job.yaml:1:1: the job must be a section with the keys " + kTop + ", not nothing"},
-        ErrorCase{"list_of_keys", "- model\n", {},
+        ErrorCase{
+            "reserved_set",
+            kBase + "  evaluate: {retain: x}\n",
+            {},
+            "job.yaml:6:22: data.evaluate.retain must be a path (names: letters, digits and _, "
+            "not forget or retain), not \"x\""},
+        ErrorCase{
+            "empty_file",
+            "",
+            {},
+            "job.yaml:1:1: the job must be a section with the keys " + kTop + ", not nothing"},
+        ErrorCase{"list_of_keys",
+                  "- model\n",
+                  {},
                   "job.yaml:1:1: the job must be a section with the keys " + kTop + ", not a list"},
-        ErrorCase{"no_yaml", "model: [a\noutput: b\n", {},
+        ErrorCase{"no_yaml",
+                  "model: [a\noutput: b\n",
+                  {},
                   "job.yaml:2:7: not valid YAML (end of sequence flow not found)"},
-        ErrorCase{"override_unknown", kBase, {"subspace.dim=3"},
-                  "--set subspace.dim: unknown key \"subspace.dim\" (allowed in subspace: " + kSubspace + ")"},
-        ErrorCase{"override_value", kBase, {"subspace.ridge=-1"},
+        ErrorCase{"override_unknown",
+                  kBase,
+                  {"subspace.dim=3"},
+                  "--set subspace.dim: unknown key \"subspace.dim\" (allowed in subspace: " +
+                      kSubspace + ")"},
+        ErrorCase{"override_value",
+                  kBase,
+                  {"subspace.ridge=-1"},
                   "--set subspace.ridge: subspace.ridge must be a number above 0, not \"-1\""},
-        ErrorCase{"override_form", kBase, {"seed"},
-                  "--set seed: not of the form key.sub=value; write for example --set subspace.dimension=16"},
-        ErrorCase{"output_is_model", "model: m\noutput: m\ndata: {forget: f, retain: r}\n", {},
+        ErrorCase{"override_form",
+                  kBase,
+                  {"seed"},
+                  "--set seed: not of the form key.sub=value; write for example --set "
+                  "subspace.dimension=16"},
+        ErrorCase{"output_is_model",
+                  "model: m\noutput: m\ndata: {forget: f, retain: r}\n",
+                  {},
                   "job.yaml: output " + std::filesystem::absolute("m").string() + " and model " +
                       std::filesystem::absolute("m").string() +
                       " overlap; the base checkpoint is never written to, choose another output"},
-        ErrorCase{"work_in_output", kBase + "work: out/w\n", {},
+        ErrorCase{"work_in_output",
+                  kBase + "work: out/w\n",
+                  {},
                   "job.yaml: work " + std::filesystem::absolute("out/w").string() +
                       " overlaps with the model or the output; choose another directory"}),
     [](const auto& info) { return info.param.name; });

@@ -26,17 +26,20 @@ SolvedSite make_site(std::size_t site, std::int64_t width, std::int64_t k) {
 TEST(SubspaceGatherTest, BringsAllSitesToRankZeroBitForBit) {
   const auto world = dist::Communicator::world();
   constexpr std::size_t kSites = 7;
-  // Dealt in reverse, so that the order of arrival is not the order of the sites; the last rank may have none.
+  // Dealt in reverse, so that the order of arrival is not the order of the sites; the last rank may
+  // have none.
   std::vector<SolvedSite> mine;
   for (std::size_t i = kSites; i-- > 0;) {
     if (i % static_cast<std::size_t>(world.size()) == static_cast<std::size_t>(world.rank())) {
-      mine.push_back(make_site(i, 5 + static_cast<std::int64_t>(i), static_cast<std::int64_t>(i % 3)));
+      mine.push_back(
+          make_site(i, 5 + static_cast<std::int64_t>(i), static_cast<std::int64_t>(i % 3)));
     }
   }
   const auto all = gather(mine, world);
   ASSERT_EQ(all.size(), world.is_root() ? kSites : 0);
   for (std::size_t i = 0; i < all.size(); ++i) {
-    const SolvedSite want = make_site(i, 5 + static_cast<std::int64_t>(i), static_cast<std::int64_t>(i % 3));
+    const SolvedSite want =
+        make_site(i, 5 + static_cast<std::int64_t>(i), static_cast<std::int64_t>(i % 3));
     EXPECT_EQ(all[i].site, i);
     EXPECT_EQ(all[i].seconds, want.seconds);
     EXPECT_EQ(all[i].subspace.width, want.subspace.width);

@@ -315,12 +315,13 @@ def test_a_broken_python_is_named(job):
 
 # --- files and disks -------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("stage, file", [("capture", "states.h5"), ("merge", "out")])
-def test_a_full_disk_is_seen_before_writing(solved, stage, file):
+@pytest.mark.parametrize("stage", ["capture", "merge"])
+def test_a_full_disk_is_seen_before_writing(solved, stage):
     if stage == "capture":
         (solved / "out.work" / "states.h5").unlink()
     before = listing(solved)
-    expect_error(mrp(stage, solved / "job.yaml", ranks=2, LD_PRELOAD=FULL_DISK), RESOURCES, "free|space|disk")
+    result = mrp(stage, solved / "job.yaml", ranks=2, LD_PRELOAD=FULL_DISK, FULL_DISK_BELOW=str(solved))
+    expect_error(result, RESOURCES, "free|space|disk")
     expect_nothing_new(solved, before)
 
 
@@ -332,7 +333,7 @@ def test_output_that_is_not_ours(job, what):
     else:
         (job / "out").write_text("mine")
     before = listing(job)
-    expect_error(mrp("run", job / "job.yaml", ranks=2), INPUT, "output .*/out exists and was not made by mrp")
+    expect_error(mrp("run", job / "job.yaml", ranks=2), INPUT, "output .*/out exists and was not written by mrp")
     assert listing(job) == before
 
 

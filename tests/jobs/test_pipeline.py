@@ -169,7 +169,7 @@ def test_untouched_tensors_and_files_are_the_same(job):
     for name, (file, tensor) in before.items():
         assert after[name][0] == file
         assert torch.equal(after[name][1], tensor) == (name not in touched), name
-    manifest = json.loads((job / "out" / "manifest.json").read_text())
+    manifest = json.loads((job / "out.work" / "manifest.json").read_text())
     assert {name for name, entry in manifest["tensors"].items() if entry["changed"]} == touched
     for name in ("config.json", "tokenizer.json", "generation_config.json", "model.safetensors.index.json"):
         assert (job / "base" / name).read_bytes() == (job / "out" / name).read_bytes()
@@ -272,7 +272,7 @@ def test_bf16_checkpoint(tmp_path):
     assert {tensor.dtype for _, tensor in tensors(tmp_path / "out").values()} == {torch.bfloat16}
     with h5py.File(tmp_path / "out.work" / "states.h5") as file:
         assert file["forget"]["layers.0.o_proj.input"]["hidden_states"].dtype.itemsize == 2
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "out.work" / "manifest.json").read_text())
     assert 0 < max(entry["leak"] for entry in manifest["tensors"].values()) < 3e-3
     merged, reference = load(tmp_path / "out"), hooked(tmp_path, subspaces(tmp_path))
     for ids, _ in items(tmp_path, "forget"):
@@ -285,13 +285,12 @@ def test_bf16_checkpoint(tmp_path):
 @pytest.mark.parametrize("path, words", [
     ("base", ["llama: 3 layers, hidden 32", "model.embed_tokens.weight", "F32", "[300 × 32]"]),
     ("base/model-00001-of-", ["model.embed_tokens.weight"]),
-    ("out", ["model.layers.2.mlp.down_proj.weight"]),
+    ("out", ["written by mrp merge", "model.layers.2.mlp.down_proj.weight"]),
     ("out.work/tokens.h5", ["forget", "choice.jsonl", "12"]),
     ("out.work/states.h5", ["F32", "layers.2.down_proj.output", "retain"]),
     ("out.work/subspaces.h5", ["gevp", "layers.0.o_proj.input"]),
     ("out.work/metrics.json", ["forget base:", "choice unlearned:", "letter_accuracy"]),
-    ("out.work/manifest.json", ["capture", "changed, leak"]),
-    ("out/manifest.json", ["merge", "changed, leak"])])
+    ("out.work/manifest.json", ["capture", "changed, leak"])])
 def test_inspect(job, path, words):
     found = sorted(job.glob(path + "*"))[0] if path.endswith("-") else job / path
     text = succeed("inspect", found).out

@@ -34,7 +34,8 @@ TEST_F(WorkLockTest, IsHeldOnce) {
     FAIL() << "locked twice";
   } catch (const dist::Error& error) {
     EXPECT_EQ(error.exit_code(), dist::ExitCode::resources);
-    EXPECT_THAT(error.what(), testing::HasSubstr("is in use by process " + std::to_string(getpid())));
+    EXPECT_THAT(error.what(),
+                testing::HasSubstr("is in use by process " + std::to_string(getpid())));
   }
   lock.reset();
   EXPECT_NO_THROW(WorkLock{work_});

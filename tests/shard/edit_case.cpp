@@ -97,13 +97,14 @@ void gram_schmidt(Matrix& m) {
 void divide_right(Matrix& m, Matrix c) {
   for (std::int64_t p = 0; p < c.rows; ++p) {
     const double pivot = c.at(p, p);
+    for (std::int64_t i = 0; i < c.rows; ++i) c.at(i, p) /= pivot;
+    for (std::int64_t i = 0; i < m.rows; ++i) m.at(i, p) /= pivot;
     for (std::int64_t j = 0; j < c.rows; ++j) {
       if (j == p) continue;
-      const double factor = c.at(p, j) / pivot;
+      const double factor = c.at(p, j);
       for (std::int64_t i = 0; i < c.rows; ++i) c.at(i, j) -= factor * c.at(i, p);
       for (std::int64_t i = 0; i < m.rows; ++i) m.at(i, j) -= factor * m.at(i, p);
     }
-    for (std::int64_t i = 0; i < m.rows; ++i) m.at(i, p) /= pivot;
   }
 }
 

@@ -133,14 +133,15 @@ TEST(ErrorFeedbackTest, NeverRoundsToInfinity) {
 struct LeakCase {
   std::int64_t width, k;
   double bound;
+  double nearest_bound = 3e-3;
 };
 class LeakTest : public testing::TestWithParam<LeakCase> {};
 
 TEST_P(LeakTest, OfErrorFeedbackIsFarBelowThatOfNearest) {
-  const auto [width, k, bound] = GetParam();
+  const auto [width, k, bound, nearest_bound] = GetParam();
   const Outcome nearest = fold_and_round(width, k, io::DType::bf16, false);
   const Outcome feedback = fold_and_round(width, k, io::DType::bf16, true);
-  EXPECT_LE(nearest.leak, 3e-3);
+  EXPECT_LE(nearest.leak, nearest_bound);
   EXPECT_GT(nearest.leak, 5e-4);
   EXPECT_LE(feedback.leak, bound);
   // The price: a larger error of the single weights, at most twice.
@@ -148,13 +149,15 @@ TEST_P(LeakTest, OfErrorFeedbackIsFarBelowThatOfNearest) {
             2 * test::distance(nearest.rounded, nearest.exact));
 }
 
-// Below a width of some 8 k there are too few choices for k conditions at 3e-4.
+// Below a width of some 8 k there are too few choices for k conditions at 3e-4. A few random directions of
+// a wide matrix change its weights by less than their spacing; rounding to nearest then undoes some
+// of the changes, and its leak grows.
 INSTANTIATE_TEST_SUITE_P(Widths, LeakTest,
                          testing::Values(LeakCase{64, 2, 3e-4}, LeakCase{64, 8, 3e-4},
                                          LeakCase{64, 32, 1e-3}, LeakCase{256, 2, 3e-5},
                                          LeakCase{256, 8, 1e-4}, LeakCase{256, 32, 3e-4},
                                          LeakCase{2048, 2, 5e-5}, LeakCase{2048, 8, 5e-5},
-                                         LeakCase{2048, 32, 5e-5}, LeakCase{4096, 2, 5e-5},
+                                         LeakCase{2048, 32, 5e-5}, LeakCase{4096, 2, 5e-5, 6e-3},
                                          LeakCase{4096, 8, 5e-5}, LeakCase{4096, 32, 5e-5}));
 
 TEST(LeakTest, OfF16IsLowerStill) {

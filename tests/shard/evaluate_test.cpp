@@ -1,0 +1,118 @@
+// Metrics against what golden.py computes from the logits of transformers.
+#include "shard/evaluate.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "dist/error.hpp"
+#include "shard/golden_case.hpp"
+
+namespace mrp::shard {
+namespace {
+
+using test::GoldenCase;
+
+class EvaluateTest : public testing::TestWithParam<const char*> {
+ protected:
+  /// `value` is −1 in golden.py where an item lacks the metric.
+  static void expect_optional(const std::optional<double>& actual, double value, double tolerance,
+                              const std::string& what) {
+    EXPECT_EQ(actual.has_value(), value >= 0) << what;
+    if (actual && value >= 0) {
+      EXPECT_NEAR(*actual, value, tolerance) << what;
+    }
+  }
+
+  double at(const std::string& name, std::int64_t i) const {
+    return golden_.expected("expected." + name)[i].item<double>();
+  }
+
+  /// The mean over the items that have the metric.
+  void expect_mean(const std::optional<double>& actual, const std::string& name) const {
+    const torch::Tensor values = golden_.expected("expected." + name);
+    const double mean = values.masked_select(values >= 0).mean().item<double>();
+    EXPECT_NEAR(actual.value_or(NAN), mean, 1e-4) << name;
+  }
+
+  dist::Communicator world_ = dist::Communicator::world();
+  GoldenCase golden_{GetParam()};
+  io::TokenSet set_ = golden_.token_set();
+};
+
+TEST_P(EvaluateTest, EqualsMetricsFromLogitsOfTransformersOnEveryLayout) {
+  for (const int size : test::tensor_sizes(world_.size())) {
+    SCOPED_TRACE("tensor size " + std::to_string(size));
+    const dist::ParallelLayout layout(world_, size);
+    const CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
+    const SetMetrics metrics = evaluate(model, layout, set_, 50);
+    EXPECT_EQ(metrics.items, set_.items.count());
+    EXPECT_EQ(std::ssize(metrics.per_item), metrics.items);
+    double nll = 0;
+    double probability = 0;
+    double memorized = 0;
+    for (std::int64_t i = 0; i < metrics.items; ++i) {
+      const ItemMetrics& item = metrics.per_item[static_cast<std::size_t>(i)];
+      EXPECT_EQ(item.id, "item-" + std::to_string(i));
+      EXPECT_EQ(item.tokens, static_cast<std::int64_t>(at("tokens", i)));
+      EXPECT_NEAR(item.nll, at("nll", i), 1e-4 * at("nll", i));
+      EXPECT_NEAR(item.exact_memorization, at("exact_memorization", i), 1e-12);
+      expect_optional(item.letter_correct, at("letter_correct", i), 0, "letter_correct");
+      expect_optional(item.letter_probability, at("letter_probability", i), 1e-4,
+                      "letter_probability");
+      expect_optional(item.text_correct, at("text_correct", i), 0, "text_correct");
+      expect_optional(item.open_correct, at("open_correct", i), 0, "open_correct");
+      expect_optional(item.paraphrase_probability, at("paraphrase_probability", i), 1e-5,
+                      "paraphrase_probability");
+      nll += at("nll", i) / at("tokens", i);
+      probability += std::exp(-at("nll", i) / at("tokens", i));
+      memorized += at("exact_memorization", i);
+    }
+    const auto n = static_cast<double>(metrics.items);
+    EXPECT_NEAR(metrics.nll, nll / n, 1e-4 * nll / n);
+    EXPECT_NEAR(metrics.answer_probability, probability / n, 1e-4);
+    EXPECT_NEAR(metrics.exact_memorization, memorized / n, 1e-12);
+    expect_mean(metrics.letter_accuracy, "letter_correct");
+    expect_mean(metrics.letter_probability, "letter_probability");
+    expect_mean(metrics.text_accuracy, "text_correct");
+    expect_mean(metrics.open_accuracy, "open_correct");
+    expect_mean(metrics.paraphrase_probability, "paraphrase_probability");
+  }
+}
+
+TEST_P(EvaluateTest, SetWithoutChoicesHasNoChoiceMetrics) {
+  set_.options = {{{}, {0}, {}}, {}, {}, {}};
+  std::ranges::fill(set_.letter_position, -1);
+  std::ranges::fill(set_.answer_index, -1);
+  const dist::ParallelLayout layout(world_, 1);
+  const CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
+  const SetMetrics metrics = evaluate(model, layout, set_, 50);
+  EXPECT_FALSE(metrics.letter_accuracy || metrics.letter_probability || metrics.text_accuracy ||
+               metrics.open_accuracy || metrics.paraphrase_probability);
+  EXPECT_GT(metrics.nll, 0);
+}
+
+TEST_P(EvaluateTest, ItemWithoutSupervisedTokensIsAnError) {
+  const auto begin = set_.items.target_mask.begin();
+  std::fill(begin + set_.items.offsets[3], begin + set_.items.offsets[4], std::uint8_t{0});
+  const dist::ParallelLayout layout(world_, 1);
+  const CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
+  try {
+    evaluate(model, layout, set_, 50);
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const dist::InputError& error) {
+    EXPECT_STREQ(error.what(),
+                 "set forget, sequence 3 has no supervised tokens; give the record an answer");
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, EvaluateTest,
+                         testing::Values("tied", "grouped", "one_kv_head", "mistral"),
+                         [](const auto& one) { return std::string(one.param); });
+
+}  // namespace
+}  // namespace mrp::shard
