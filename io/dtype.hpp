@@ -1,4 +1,5 @@
-// Element types of safetensors, and the conversions between bf16, f16 and f32 (round to nearest even).
+// Element types of safetensors, and the conversions between bf16, f16 and f32 (round to nearest
+// even).
 #pragma once
 
 #include <bit>
@@ -12,8 +13,28 @@ namespace mrp::io {
 
 /// In safetensors' own order; the writer sorts tensors by it, descending.
 enum class DType {
-  boolean, f4, f6_e2m3, f6_e3m2, u8, i8, f8_e5m2, f8_e4m3, f8_e8m0, f8_e4m3fnuz, f8_e5m2fnuz,
-  i16, u16, f16, bf16, i32, u32, f32, c64, f64, i64, u64
+  boolean,
+  f4,
+  f6_e2m3,
+  f6_e3m2,
+  u8,
+  i8,
+  f8_e5m2,
+  f8_e4m3,
+  f8_e8m0,
+  f8_e4m3fnuz,
+  f8_e5m2fnuz,
+  i16,
+  u16,
+  f16,
+  bf16,
+  i32,
+  u32,
+  f32,
+  c64,
+  f64,
+  i64,
+  u64
 };
 
 /// @throws InputError for a name that the format does not know.
@@ -41,11 +62,9 @@ float f16_to_float(f16 value);
 /// Nearest, ties to even; NaN stays NaN, what is too large becomes infinity.
 f16 float_to_f16(float value);
 
-/// `bytes` holds elements of `dtype` (bf16, f16, f32 or f64, any alignment); out has as many floats.
+/// `bytes` holds elements of `dtype` (bf16, f16, f32 or f64, any alignment); out has as many
+/// floats.
 /// @throws InputError for other types.
 void to_float(DType dtype, std::span<const std::byte> bytes, std::span<float> out);
-
-/// The reverse, rounding once to nearest even. @throws InputError for other types.
-void from_float(DType dtype, std::span<const float> values, std::span<std::byte> out);
 
 }  // namespace mrp::io

@@ -90,10 +90,11 @@ void run_job(const Request& request, const dist::Communicator& world, int thread
   const auto expected = dist::agree(world, [&] {
     if (!world.is_root()) return nlohmann::json();
     require_own_output(config.output);
-    check_model(config);
     lock.emplace(config.work);
     job.manifest = io::Manifest::read(job.work.manifest());
-    return nlohmann::json(expected_fingerprints(config));
+    const nlohmann::json fingerprints = expected_fingerprints(config);
+    check_model(config);
+    return fingerprints;
   });
   job.expected = nlohmann::json::parse(world.broadcast(expected.dump()));
 

@@ -259,11 +259,12 @@ std::string key_table() {
   const JobConfig defaults;
   for (const Key& key : keys()) {
     std::string standard = key.standard;
-    if (key.required) standard = "required";
     if (standard.empty()) {
       const json value = key.show(defaults);
       standard = value.is_string() ? value.get<std::string>() : value.dump();
     }
+    // In backquotes: "<output>.work" would pass for markup.
+    standard = key.required ? "required" : "`" + standard + "`";
     table += fmt::format("| `{}` | {} | {} | {} |\n", key.path, key.allowed, standard, key.help);
   }
   return table;

@@ -22,6 +22,15 @@ constexpr std::array<Column, 6> kColumns{{{"nll", "NLL"},
                                           {"text_accuracy", "text acc."},
                                           {"open_accuracy", "open acc."}}};
 
+/// forget and retain first.
+std::vector<std::string> ordered_names(const MetricsFile& file) {
+  std::vector<std::string> names{"forget", "retain"};
+  for (const auto& [name, sides] : file.sets) {
+    if (name != "forget" && name != "retain") names.push_back(name);
+  }
+  return names;
+}
+
 std::string metrics_part(const MetricsFile& file) {
   const auto present = [&](const Column& column) {
     return std::any_of(file.sets.begin(), file.sets.end(), [&](const auto& entry) {
@@ -33,7 +42,8 @@ std::string metrics_part(const MetricsFile& file) {
     if (present(column)) header += fmt::format("{:>18}", column.title);
   }
   std::string text = header + "\n" + std::string(header.size(), '-') + "\n";
-  for (const auto& [name, sides] : file.sets) {
+  for (const std::string& name : ordered_names(file)) {
+    const auto& sides = file.sets.at(name);
     const auto& base = sides.at("base");
     const auto& unlearned = sides.at("unlearned");
     text += fmt::format("{:<16}{:>7}", name, base.at("count").get<std::int64_t>());
@@ -70,13 +80,15 @@ std::string sites_part(const Job& job) {
   std::string text = fmt::format("{:<34}{:>5}{:>16}{:>16}{:>12}\n", "site", "k", "forget removed",
                                  "retain removed", "leak");
   std::size_t empty = 0;
-  for (const auto& [site, found] : file.sites) {
+  std::map<shard::Site, io::StoredSubspace> in_order;
+  for (const auto& [name, found] : file.sites) in_order.emplace(shard::Site::parse(name), found);
+  for (const auto& [place, found] : in_order) {
     if (found.k == 0) {
       ++empty;
       continue;
     }
-    text += fmt::format("{:<34}{:>5}{:>16.3g}{:>16.3g}{:>12.1e}\n", site, found.k,
-                        found.forget_removed, found.retain_distortion, leak.at(site));
+    text += fmt::format("{:<34}{:>5}{:>16.3g}{:>16.3g}{:>12.1e}\n", found.site, found.k,
+                        found.forget_removed, found.retain_distortion, leak.at(found.site));
   }
   if (empty > 0)
     text += fmt::format("{} of {} sites: k = 0, no signal above the null edge\n", empty,

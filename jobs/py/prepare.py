@@ -75,8 +75,9 @@ class TokenSet:
         group["ids"] = fixed(self.ids)
         group["answer_index"] = np.asarray(self.answer_index, np.int32)
         group["letter_position"] = np.asarray(self.letter_position, np.int64)
-        group["letters/token_ids"] = np.asarray(self.letter_tokens, np.int32)
-        group["letters/offsets"] = np.asarray(self.letter_offsets, np.int64)
+        letters = group.create_group("letters")  # made implicitly, it would carry the time of day
+        letters["token_ids"] = np.asarray(self.letter_tokens, np.int32)
+        letters["offsets"] = np.asarray(self.letter_offsets, np.int64)
         options = group.create_group("options")
         options.attrs["forms"] = fixed(FORM_NAMES)
         self.options.write(options)

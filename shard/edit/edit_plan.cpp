@@ -14,7 +14,9 @@ namespace mrp::shard {
 
 namespace {
 
-bool along_columns(FoldSide side) { return side == FoldSide::output; }
+bool along_columns(FoldSide side) {
+  return side == FoldSide::output;
+}
 
 class Planner {
  public:
@@ -55,10 +57,10 @@ void Planner::check_tensor(const std::string& tensor, FoldSide side) const {
   }
   if (info.dtype != io::DType::bf16 && info.dtype != io::DType::f16 &&
       info.dtype != io::DType::f32) {
-    throw dist::InputError(fmt::format(
-        "{}: tensor {} is {}; a projection can be folded into BF16, F16 and F32 only "
-        "(requantised weights would undo it)",
-        checkpoint_.directory().string(), tensor, io::dtype_name(info.dtype)));
+    throw dist::InputError(
+        fmt::format("{}: tensor {} is {}; a projection can be folded into BF16, F16 and F32 only "
+                    "(requantised weights would undo it)",
+                    checkpoint_.directory().string(), tensor, io::dtype_name(info.dtype)));
   }
 }
 
@@ -115,11 +117,20 @@ void Planner::add(const io::StoredSubspace& subspace) {
   const Architecture& names = architecture_;
   std::vector<std::string_view> readers;
   switch (site.module) {
-    case SiteModule::stream: return add_stream(site);
-    case SiteModule::qkv: readers = {names.q_proj, names.k_proj, names.v_proj}; break;
-    case SiteModule::gate_up: readers = {names.gate_proj, names.up_proj}; break;
-    case SiteModule::o_proj: readers = {names.o_proj}; break;
-    case SiteModule::down_proj: readers = {names.down_proj}; break;
+    case SiteModule::stream:
+      return add_stream(site);
+    case SiteModule::qkv:
+      readers = {names.q_proj, names.k_proj, names.v_proj};
+      break;
+    case SiteModule::gate_up:
+      readers = {names.gate_proj, names.up_proj};
+      break;
+    case SiteModule::o_proj:
+      readers = {names.o_proj};
+      break;
+    case SiteModule::down_proj:
+      readers = {names.down_proj};
+      break;
   }
   if (site.side == Side::input) {
     for (const std::string_view reader : readers) {
@@ -150,16 +161,20 @@ EditPlan Planner::finish() {
 }
 
 const Fold* find_fold(const TensorEdit& edit, bool columns) {
-  const auto found =
-      std::find_if(edit.folds.begin(), edit.folds.end(),
-                   [&](const Fold& fold) { return along_columns(fold.side) == columns; });
+  const auto found = std::find_if(edit.folds.begin(), edit.folds.end(), [&](const Fold& fold) {
+    return along_columns(fold.side) == columns;
+  });
   return found == edit.folds.end() ? nullptr : &*found;
 }
 
 }  // namespace
 
-const Fold* row_fold(const TensorEdit& edit) { return find_fold(edit, false); }
-const Fold* column_fold(const TensorEdit& edit) { return find_fold(edit, true); }
+const Fold* row_fold(const TensorEdit& edit) {
+  return find_fold(edit, false);
+}
+const Fold* column_fold(const TensorEdit& edit) {
+  return find_fold(edit, true);
+}
 
 EditPlan make_edit_plan(const io::Checkpoint& checkpoint, const io::ModelConfig& config,
                         const io::SubspaceFile& subspaces) {

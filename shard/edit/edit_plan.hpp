@@ -20,8 +20,8 @@ struct Fold {
   FoldSide side{};
 };
 
-/// At most one fold works along the rows of a tensor (input, rows, bias) and at most one along its columns
-/// (output). The two commute.
+/// At most one fold works along the rows of a tensor (input, rows, bias) and at most one along its
+/// columns (output). The two commute.
 struct TensorEdit {
   std::string tensor;
   std::vector<Fold> folds;
@@ -37,10 +37,11 @@ struct EditPlan {
 const Fold* row_fold(const TensorEdit& edit);
 const Fold* column_fold(const TensorEdit& edit);
 
-/// Not collective. @throws InputError: a tensor of the plan is missing, has another shape than the subspace asks for, or a
-/// type that cannot be edited; a site does not belong to this model. UsageError: two sites that project
-/// the same side of a tensor (two streams, or a stream and an output), because the product of two
-/// projectors does not keep both kernels; a stream fold of tied embeddings.
+/// Not collective. @throws InputError: a tensor of the plan is missing, has another shape than the
+/// subspace asks for, or a type that cannot be edited; a site does not belong to this model.
+/// UsageError: two sites that project the same side of a tensor (two streams, or a stream and an
+/// output), because the product of two projectors does not keep both kernels; a stream fold of tied
+/// embeddings.
 EditPlan make_edit_plan(const io::Checkpoint& checkpoint, const io::ModelConfig& config,
                         const io::SubspaceFile& subspaces);
 

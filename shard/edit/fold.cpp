@@ -77,15 +77,16 @@ inline __attribute__((always_inline)) void subtract_body(const Panel<Real>& m,
   }
 }
 
-/// The largest magnitude as an integer: bit patterns without sign are in the order of the numbers, with
-/// infinity and then NaN at the end.
+/// The largest magnitude as an integer: bit patterns without sign are in the order of the numbers,
+/// with infinity and then NaN at the end.
 template <class Real, class Integer>
 inline __attribute__((always_inline)) bool within_body(const Lanes<Real>* tile, std::int64_t length,
                                                        Real limit) {
   typedef Integer Integers __attribute__((vector_size(kLanes * sizeof(Integer))));
   Integers largest{};
   for (std::int64_t j = 0; j < length; ++j) {
-    const Integers size = reinterpret_cast<Integers>(tile[j].v) & std::numeric_limits<Integer>::max();
+    const Integers size =
+        reinterpret_cast<Integers>(tile[j].v) & std::numeric_limits<Integer>::max();
     largest = size > largest ? size : largest;
   }
   bool all = true;

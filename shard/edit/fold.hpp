@@ -11,8 +11,8 @@
 
 namespace mrp::shard {
 
-/// w ← w − (w N) Mᵀ for vectors w of length `width`; N, M row-major [width × k], Nᵀ N = I, Mᵀ N = I.
-/// The orthonormal N spans what is removed, so that all its directions weigh alike in the error
+/// w ← w − (w N) Mᵀ for vectors w of length `width`; N, M row-major [width × k], Nᵀ N = I, Mᵀ N =
+/// I. The orthonormal N spans what is removed, so that all its directions weigh alike in the error
 /// feedback and in the leak, whatever the scale of the solver's columns.
 struct FoldFactors {
   std::int64_t width = 0;
@@ -21,12 +21,13 @@ struct FoldFactors {
   std::vector<double> m;
 };
 
-/// Input side W P: rows of W with N = A, M = B. Output side P W, bias P b and rows P e: columns of W,
-/// the bias or rows of the embedding with N = B, M = A.
+/// Input side W P: rows of W with N = A, M = B. Output side P W, bias P b and rows P e: columns of
+/// W, the bias or rows of the embedding with N = B, M = A.
 /// @throws NumericalError naming the site if the removed directions are linearly dependent.
 FoldFactors make_factors(const io::StoredSubspace& subspace, FoldSide side);
 
-/// A matrix [width × k] packed for the kernels: groups of kGroup rows, then k, then the row in the group.
+/// A matrix [width × k] packed for the kernels: groups of kGroup rows, then k, then the row in the
+/// group.
 template <class Real>
 class Panel {
  public:

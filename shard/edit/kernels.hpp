@@ -1,5 +1,5 @@
-// The two products from which fold and rounding are made; always inlined into their callers, which are
-// compiled for several instruction sets.
+// The two products from which fold and rounding are made; always inlined into their callers, which
+// are compiled for several instruction sets.
 #pragma once
 
 #include <cstdint>

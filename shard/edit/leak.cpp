@@ -21,8 +21,7 @@ ProjectionMeter::ProjectionMeter(const FoldFactors& factors, Direction direction
       k_(factors.k),
       columns_(columns),
       panel_(factors.n, factors.width, factors.k, dtype) {
-  const std::int64_t strips =
-      direction == Direction::rows ? 1 : (columns + kLanes - 1) / kLanes;
+  const std::int64_t strips = direction == Direction::rows ? 1 : (columns + kLanes - 1) / kLanes;
   sums_.assign(static_cast<std::size_t>(strips * k_), Lanes<double>{});
 }
 

@@ -37,8 +37,8 @@ decltype(auto) with_real(io::DType dtype, Work&& work) {
   return work(float{});
 }
 
-/// ‖W N‖_F of a fold along the rows of W, or ‖Nᵀ W‖_F of one along its columns. W comes in blocks of
-/// whole rows, so that one pass over a file serves both.
+/// ‖W N‖_F of a fold along the rows of W, or ‖Nᵀ W‖_F of one along its columns. W comes in blocks
+/// of whole rows, so that one pass over a file serves both.
 class ProjectionMeter {
  public:
   enum class Direction { rows, columns };

@@ -55,8 +55,7 @@ void copy_side_files(const MergeJob& job) {
 std::map<std::string, io::TensorRecord> merge(const io::Checkpoint& checkpoint,
                                               const EditPlan& plan,
                                               const io::SubspaceFile& subspaces,
-                                              const MergeOptions& options,
-                                              const fs::path& output,
+                                              const MergeOptions& options, const fs::path& output,
                                               const dist::Communicator& comm,
                                               dist::Timers& timers) {
   MRP_EXPECT(options.block_bytes > 0);

@@ -28,17 +28,18 @@ struct MergeJob {
   }
 };
 
-/// Collective. Fills the (allocated) files and syncs them. Returns what was removed of each edit of the plan.
+/// Collective. Fills the (allocated) files and syncs them. Returns what was removed of each edit of
+/// the plan.
 std::vector<SquaredNorms> write_tensors(const MergeJob& job);
 
-/// Collective. Reads everything back: SHA-256 of each tensor, leak of edited ones, equality of the others with
-/// the input.
+/// Collective. Reads everything back: SHA-256 of each tensor, leak of edited ones, equality of the
+/// others with the input.
 std::map<std::string, io::TensorRecord> read_back(const MergeJob& job,
                                                   const std::vector<SquaredNorms>& removed);
 
-/// Collective. Runs step(i) for each i of this rank's share, which ends early when a step threw on any rank;
-/// then all ranks throw. A rank may be minutes away from the next collective, so the news travels
-/// as a file in the output directory. `weights` [items] are what progress counts, in bytes.
+/// Collective. Runs step(i) for each i of this rank's share, which ends early when a step threw on
+/// any rank; then all ranks throw. A rank may be minutes away from the next collective, so the news
+/// travels as a file in the output directory. `weights` [items] are what progress counts, in bytes.
 template <class Step, class Finish>
 void run_share(const MergeJob& job, const std::string& what, const std::vector<dist::Range>& shares,
                const std::vector<std::uint64_t>& weights, Step&& step, Finish&& finish) {

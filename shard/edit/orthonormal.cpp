@@ -42,7 +42,8 @@ MRP_VECTOR_CLONES void solve_rows(double* v, std::int64_t rows, std::int64_t k, 
   }
 }
 
-/// In place: the upper triangle of g becomes R with Rᵀ R = g + shift · I. False if it is not positive.
+/// In place: the upper triangle of g becomes R with Rᵀ R = g + shift · I. False if it is not
+/// positive.
 bool cholesky(std::vector<double>& g, std::size_t k, double shift) {
   for (std::size_t i = 0; i < k; ++i) {
     const double pivot = g[i * k + i] + shift;

@@ -53,8 +53,8 @@ bool is_missing_or_empty(const fs::path& path) {
 void require_replaceable(const fs::path& path) {
   if (is_missing_or_empty(path)) return;
   if (fs::is_symlink(path) || !fs::is_directory(path)) {
-    throw InputError(fmt::format("{} exists and is not a directory; choose another output",
-                                 path.string()));
+    throw InputError(
+        fmt::format("{} exists and is not a directory; choose another output", path.string()));
   }
   if (read_mark(path).is_null()) {
     throw InputError(
@@ -107,14 +107,12 @@ void OutputDirectory::create(const fs::path& input, std::uint64_t bytes,
     require_replaceable(path_);
     require_replaceable(partial_);
     fs::remove_all(partial_);
-    io::require_space(path_.parent_path(), bytes,
-                      fmt::format("the checkpoint {}", path_.string()));
+    io::require_space(path_.parent_path(), bytes, fmt::format("the checkpoint {}", path_.string()));
     fs::create_directories(partial_);
   } catch (const fs::filesystem_error& error) {
     throw ResourceError(fmt::format("cannot prepare {}: {}", path_.string(), error.what()));
   }
-  const nlohmann::json mark = {
-      {"format", kFormat}, {"version", 1}, {"fingerprint", fingerprint}};
+  const nlohmann::json mark = {{"format", kFormat}, {"version", 1}, {"fingerprint", fingerprint}};
   io::write_text(partial_ / kMarkName, mark.dump(1) + "\n");
 }
 
@@ -173,8 +171,7 @@ PartialFile::~PartialFile() {
 void PartialFile::write(std::uint64_t offset, std::span<const std::byte> bytes) const {
   while (!bytes.empty()) {
     const std::size_t count = std::min(bytes.size(), kMaxTransfer);
-    const ssize_t put =
-        ::pwrite(descriptor_, bytes.data(), count, static_cast<off_t>(offset));
+    const ssize_t put = ::pwrite(descriptor_, bytes.data(), count, static_cast<off_t>(offset));
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) fail("write", path_, errno);
     bytes = bytes.subspan(static_cast<std::size_t>(put));

@@ -1,4 +1,5 @@
-// The directory of an unlearned checkpoint: written beside its place, recognised by a mark, published whole.
+// The directory of an unlearned checkpoint: written beside its place, recognised by a mark,
+// published whole.
 #pragma once
 
 #include <cstddef>
@@ -9,11 +10,12 @@
 
 namespace mrp::shard {
 
-/// File in every checkpoint that mrp writes: {"format": "mrp.checkpoint", "version": 1, "fingerprint": …}.
-/// Only a directory that holds it may be replaced.
+/// File in every checkpoint that mrp writes: {"format": "mrp.checkpoint", "version": 1,
+/// "fingerprint": …}. Only a directory that holds it may be replaced.
 inline constexpr const char* kMarkName = "mrp.json";
 
-/// The fingerprint with which merge wrote `directory`, or "" if it is no unlearned checkpoint of ours.
+/// The fingerprint with which merge wrote `directory`, or "" if it is no unlearned checkpoint of
+/// ours.
 std::string merged_fingerprint(const std::filesystem::path& directory);
 
 /// One rank uses it. The directory grows under its partial name, a sibling, until `publish`.
@@ -25,9 +27,10 @@ class OutputDirectory {
   const std::filesystem::path& path() const noexcept { return path_; }
   const std::filesystem::path& partial() const noexcept { return partial_; }
 
-  /// Creates an empty partial directory with our mark in it; a partial directory that a killed run left
-  /// is removed. @throws InputError if `path` or the partial name is taken by something that is not
-  /// ours; UsageError if `path` holds the input; ResourceError if fewer than `bytes` are free.
+  /// Creates an empty partial directory with our mark in it; a partial directory that a killed run
+  /// left is removed. @throws InputError if `path` or the partial name is taken by something that
+  /// is not ours; UsageError if `path` holds the input; ResourceError if fewer than `bytes` are
+  /// free.
   void create(const std::filesystem::path& input, std::uint64_t bytes,
               const std::string& fingerprint) const;
   /// Gives the directory its name; an older one of ours is replaced. @throws ResourceError.
@@ -51,7 +54,8 @@ class PartialFile {
   ~PartialFile();
 
   void write(std::uint64_t offset, std::span<const std::byte> bytes) const;
-  /// What this process wrote is on the disk afterwards (network file systems need it of every writer).
+  /// What this process wrote is on the disk afterwards (network file systems need it of every
+  /// writer).
   void sync() const;
 
  private:

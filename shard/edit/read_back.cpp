@@ -141,8 +141,8 @@ std::map<std::string, io::TensorRecord> read_back(const MergeJob& job,
   Findings mine;
   Reader reader(job);
   run_share(
-      job, "verify", shares, weights,
-      [&](std::size_t i) { reader.read(places[i], removed, mine); }, [] {});
+      job, "verify", shares, weights, [&](std::size_t i) { reader.read(places[i], removed, mine); },
+      [] {});
 
   // Shares are contiguous and in rank order, so the findings come in the order of the tensors.
   const std::vector<char> digests = job.comm.all_gather_v(std::span<const char>(mine.digests));
@@ -150,9 +150,9 @@ std::map<std::string, io::TensorRecord> read_back(const MergeJob& job,
   MRP_EXPECT(leaks.size() == places.size());
   std::map<std::string, io::TensorRecord> records;
   for (std::size_t i = 0; i < places.size(); ++i) {
-    records[places[i].info->name] = {
-        places[i].edit < job.plan.edits.size(),
-        std::string(digests.data() + i * kDigestLength, kDigestLength), leaks[i]};
+    records[places[i].info->name] = {places[i].edit < job.plan.edits.size(),
+                                     std::string(digests.data() + i * kDigestLength, kDigestLength),
+                                     leaks[i]};
   }
   return records;
 }

@@ -19,9 +19,7 @@ struct Bf16Grid {
     const Ints bits = reinterpret_cast<Ints>(x);
     const Ints low = bits & 0xffff;
     const Ints cut = bits - low;
-    // The step runs into the exponent where it must. Beyond the largest number is infinity: no neighbour.
-    Ints up = cut + ((low != 0) & 0x10000);
-    up = ((up & 0x7f800000) == 0x7f800000) ? cut : up;
+    const Ints up = cut + ((low != 0) & 0x10000);  // runs into the exponent where it must
     toward = reinterpret_cast<Floats>(cut);
     away = reinterpret_cast<Floats>(up);
   }
@@ -43,12 +41,11 @@ struct F16Grid {
     toward = whole * step;
     const Floats outward = bits < 0 ? -step : step;
     away = toward == x ? toward : toward + outward;
-    away = (away > 65504.0f) | (away < -65504.0f) ? toward : away;
   }
 };
 
-/// One pass over groups [begin, end). In the first sweep the state does not hold the entries' errors yet
-/// (they are 0); later it does, and an entry is judged with its own error taken out.
+/// One pass over groups [begin, end). In the first sweep the state does not hold the entries'
+/// errors yet (they are 0); later it does, and an entry is judged with its own error taken out.
 template <class Grid>
 inline __attribute__((always_inline)) void sweep_body(const Panel<float>& n, const float* gram,
                                                       std::int64_t begin, std::int64_t end,

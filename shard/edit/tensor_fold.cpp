@@ -19,9 +19,12 @@ FoldFactors factors_of(const Fold& fold, const io::SubspaceFile& subspaces) {
 /// The largest magnitude that a value may have and still be stored.
 double largest(io::DType dtype) {
   switch (dtype) {
-    case io::DType::f16: return 65504.0;
-    case io::DType::bf16: return io::bf16_to_float(0x7f7f);
-    default: return std::numeric_limits<float>::max();
+    case io::DType::f16:
+      return 65504.0;
+    case io::DType::bf16:
+      return io::bf16_to_float(0x7f7f);
+    default:
+      return std::numeric_limits<float>::max();
   }
 }
 
@@ -135,8 +138,8 @@ SquaredNorms TensorFold::fold(std::int64_t first, const MatrixBytes& block) {
   MRP_EXPECT(first % kLanes == 0 && block.dtype == dtype_);
   MRP_EXPECT(by_columns() ? block.rows == shape_.rows : block.columns == shape_.columns);
   if (observed_) finish_observation();
-  const double removed = with_real(
-      dtype_, [&](auto real) { return fold_tiles<decltype(real)>(first, block); });
+  const double removed =
+      with_real(dtype_, [&](auto real) { return fold_tiles<decltype(real)>(first, block); });
   if (by_columns()) return {0, removed};
   return {removed, first == 0 ? column_norm_ : 0};
 }

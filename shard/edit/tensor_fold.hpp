@@ -27,24 +27,25 @@ struct SquaredNorms {
   double columns = 0;
 };
 
-/// What is folded into a tensor decides how it is cut: along rows only or both, blocks of rows; along
-/// columns only, slabs of columns. What becomes of a row or column depends on nothing but its tile
-/// of kLanes, so that any cut at multiples of kLanes gives the same bytes.
+/// What is folded into a tensor decides how it is cut: along rows only or both, blocks of rows;
+/// along columns only, slabs of columns. What becomes of a row or column depends on nothing but its
+/// tile of kLanes, so that any cut at multiples of kLanes gives the same bytes.
 class TensorFold {
  public:
-  TensorFold(const io::TensorInfo& info, const TensorEdit& edit,
-             const io::SubspaceFile& subspaces, Rounding rounding);
+  TensorFold(const io::TensorInfo& info, const TensorEdit& edit, const io::SubspaceFile& subspaces,
+             Rounding rounding);
 
   bool by_columns() const { return !row_ && column_; }
-  /// A fold on both sides must see the whole original tensor (`observe`, blocks of rows) before `fold`.
+  /// A fold on both sides must see the whole original tensor (`observe`, blocks of rows) before
+  /// `fold`.
   bool needs_observation() const { return row_ && column_; }
   void observe(std::int64_t first_row, const MatrixBytes& block);
 
-  /// Replaces a block by its folded and rounded values. Rows or columns [first, ...) of the tensor, by
-  /// the way it is cut. Returns the norms of what was removed; the norm along the columns of a
+  /// Replaces a block by its folded and rounded values. Rows or columns [first, ...) of the tensor,
+  /// by the way it is cut. Returns the norms of what was removed; the norm along the columns of a
   /// tensor folded on both sides comes with its first block.
-  /// @throws NumericalError naming tensor and row: NaN or Inf in the block, or a result that the type
-  /// cannot hold.
+  /// @throws NumericalError naming tensor and row: NaN or Inf in the block, or a result that the
+  /// type cannot hold.
   SquaredNorms fold(std::int64_t first, const MatrixBytes& block);
 
  private:

@@ -49,10 +49,14 @@ void put(std::byte* bytes, std::int64_t index, typename Element::Stored value) {
 template <class Work>
 void with_element(io::DType dtype, Work&& work) {
   switch (dtype) {
-    case io::DType::bf16: return work(Bf16{});
-    case io::DType::f16: return work(F16{});
-    case io::DType::f32: return work(F32{});
-    default: MRP_EXPECT(false, "edits are for bf16, f16 and f32");
+    case io::DType::bf16:
+      return work(Bf16{});
+    case io::DType::f16:
+      return work(F16{});
+    case io::DType::f32:
+      return work(F32{});
+    default:
+      MRP_EXPECT(false, "edits are for bf16, f16 and f32");
   }
 }
 
@@ -144,17 +148,16 @@ void store_columns(const Tile<Real>& tile, std::int64_t first, const MatrixBytes
     for (std::int64_t i = 0; i < matrix.rows; ++i) {
       const std::int64_t row = i * matrix.columns + first;
       for (std::int64_t lane = 0; lane < used; ++lane) {
-        put<Element>(out, row + lane,
-                     Element::narrow(static_cast<float>(in[i * kLanes + lane])));
+        put<Element>(out, row + lane, Element::narrow(static_cast<float>(in[i * kLanes + lane])));
       }
     }
   });
 }
 
-#define MRP_INSTANTIATE(Real)                                                            \
-  template void load_rows(const MatrixBytes&, std::int64_t, Tile<Real>&);                \
-  template void load_columns(const MatrixBytes&, std::int64_t, Tile<Real>&);             \
-  template void store_rows(const Tile<Real>&, std::int64_t, const MatrixBytes&);         \
+#define MRP_INSTANTIATE(Real)                                                    \
+  template void load_rows(const MatrixBytes&, std::int64_t, Tile<Real>&);        \
+  template void load_columns(const MatrixBytes&, std::int64_t, Tile<Real>&);     \
+  template void store_rows(const Tile<Real>&, std::int64_t, const MatrixBytes&); \
   template void store_columns(const Tile<Real>&, std::int64_t, const MatrixBytes&);
 MRP_INSTANTIATE(float)
 MRP_INSTANTIATE(double)

@@ -8,9 +8,10 @@
 
 #include "io/dtype.hpp"
 
-// One body, compiled for several instruction sets and chosen when the program starts. The arithmetic
-// of a lane is the same sequence of operations in each (no fused multiply-add: CMakeLists.txt
-// forbids it here), so the bytes of a merged checkpoint do not depend on the processor.
+// One body, compiled for several instruction sets and chosen when the program starts. The
+// arithmetic of a lane is the same sequence of operations in each (no fused multiply-add:
+// CMakeLists.txt forbids it here), so the bytes of a merged checkpoint do not depend on the
+// processor.
 #if defined(__x86_64__) && defined(__GNUC__)
 #define MRP_VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
@@ -23,8 +24,9 @@ inline constexpr std::int64_t kLanes = 16;
 /// Entries of a vector that the kernels handle together; tiles are padded with zeros to a multiple.
 inline constexpr std::int64_t kGroup = 8;
 
-/// Entry j of sixteen vectors. `v` takes element-wise operators. Aligned by hand: without wide registers in
-/// the default instruction set the compiler would give it 16 bytes, and the clones expect more.
+/// Entry j of sixteen vectors. `v` takes element-wise operators. Aligned by hand: without wide
+/// registers in the default instruction set the compiler would give it 16 bytes, and the clones
+/// expect more.
 template <class Real>
 struct alignas(kLanes * sizeof(Real)) Lanes {
   typedef Real Vector __attribute__((vector_size(kLanes * sizeof(Real))));
@@ -35,7 +37,8 @@ inline std::int64_t padded_length(std::int64_t length) {
   return (length + kGroup - 1) / kGroup * kGroup;
 }
 
-/// Entries of sixteen vectors, [padded length]. Real: float for 16-bit tensors, double for f32 ones.
+/// Entries of sixteen vectors, [padded length]. Real: float for 16-bit tensors, double for f32
+/// ones.
 template <class Real>
 using Tile = std::vector<Lanes<Real>>;
 

@@ -22,8 +22,8 @@ struct WorkUnit {
   std::uint64_t bytes = 0;
 };
 
-/// In file order; the same whatever the number of ranks. A piece is about `block_bytes` long: never fewer
-/// than kLanes rows, nor columns that make strided pieces of less than 4 KiB.
+/// In file order; the same whatever the number of ranks. A piece is about `block_bytes` long: never
+/// fewer than kLanes rows, nor columns that make strided pieces of less than 4 KiB.
 std::vector<WorkUnit> make_work_units(const io::Checkpoint& checkpoint, const EditPlan& plan,
                                       std::uint64_t block_bytes);
 

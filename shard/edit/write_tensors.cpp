@@ -12,7 +12,8 @@ std::size_t element_bytes(io::DType dtype) {
   return static_cast<std::size_t>(io::dtype_bits(dtype)) / 8;
 }
 
-/// Does units of work; keeps the fold of the last tensor, because units of one tensor follow each other.
+/// Does units of work; keeps the fold of the last tensor, because units of one tensor follow each
+/// other.
 class UnitWriter {
  public:
   explicit UnitWriter(const MergeJob& job) : job_(job) {}
@@ -37,9 +38,7 @@ class UnitWriter {
   }
 
  private:
-  const io::SafetensorsFile& input(std::size_t file) const {
-    return job_.checkpoint.files()[file];
-  }
+  const io::SafetensorsFile& input(std::size_t file) const { return job_.checkpoint.files()[file]; }
 
   const PartialFile& output(std::size_t file) {
     const auto found = files_.find(file);

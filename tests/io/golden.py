@@ -11,8 +11,8 @@ from transformers import LlamaConfig, MistralConfig
 
 # Every type that the Python package can write; F6_E2M3 and F6_E3M2 are in the format only.
 DTYPES = (
-    "bool uint8 int8 float8_e5m2 float8_e4m3fn float8_e8m0fnu float8_e4m3fnuz float8_e5m2fnuz int16 "
-    "uint16 float16 bfloat16 int32 uint32 float32 complex64 float64 int64 uint64 float4_e2m1fn_x2"
+    "bool uint8 int8 float8_e5m2 float8_e4m3fn float8_e8m0fnu float8_e4m3fnuz float8_e5m2fnuz "
+    "int16 uint16 float16 bfloat16 int32 uint32 float32 complex64 float64 int64 uint64 float4_e2m1fn_x2"
 ).split()
 
 
@@ -38,11 +38,10 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     data = tensors()
     (folder / "all_types.safetensors").write_bytes(save(data, metadata={"format": "pt"}))
-    facts = {
-        name: hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-                             if tensor.dim() else tensor.numpy().tobytes()).hexdigest()
-        for name, tensor in data.items()
-    }
+    facts = {}
+    for name, tensor in data.items():
+        raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+        facts[name] = hashlib.sha256(raw).hexdigest()
     (folder / "all_types.json").write_text(json.dumps(facts))
 
     llama = LlamaConfig(

@@ -95,7 +95,7 @@ TEST(JobConfigTest, EveryKeyIsShownAndHasADefaultUnlessRequired) {
     EXPECT_TRUE(shown.contains(json::json_pointer(pointer))) << key.path;
   }
   EXPECT_THAT(table, testing::HasSubstr(
-                         "| `subspace.dimension` | auto or an integer from 1 to 1000000 | auto |"));
+                         "| `subspace.dimension` | auto or an integer from 1 to 1000000 | `auto` |"));
   EXPECT_THAT(table, testing::HasSubstr("| `model` | a path | required |"));
   EXPECT_EQ(shown["subspace"]["ridge"], 0.01);
   EXPECT_EQ(shown["sites"]["layers"], "all");

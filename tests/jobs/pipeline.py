@@ -68,7 +68,7 @@ def make_checkpoint(folder, seed=1, dtype=torch.float32, **changes):
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape)
         parameter.data = 1 + 0.2 * noise if "norm" in name else 0.25 * noise
-    model.to(dtype).save_pretrained(folder, max_shard_size="40KB")
+    model.to(dtype).save_pretrained(folder, max_shard_size="20KB")
     fast.save_pretrained(folder)
     assert len(list(folder.glob("*.safetensors"))) >= 3
 

@@ -115,7 +115,7 @@ def test_help(tmp_path):
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", succeed("--version", ranks=2).out)
     for command in ("prepare", "capture", "solve", "merge", "evaluate", "run", "inspect", "config"):
         assert "example:\n  " in succeed(command, "--help").out
-    assert "| `subspace.ridge` | a number above 0 | 0.01 |" in succeed("config", ranks=2).out
+    assert "| `subspace.ridge` | a number above 0 | `0.01` |" in succeed("config", ranks=2).out
 
 
 # --- ranks and devices -----------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def add_unmapped_tensor(base):
 
 
 def map_missing_tensor(base):
-    change_json(base / INDEX, lambda index: index["weight_map"].update(extra="model-00001-of-00003.safetensors"))
+    change_json(base / INDEX, lambda index: index["weight_map"].update(extra=first_shard(base).name))
 
 
 def rename_in_index(name):
@@ -238,7 +238,8 @@ CHECKPOINT_ERRORS = {
     "truncated_header": (lambda base: os.truncate(first_shard(base), 30), INPUT, [r"model-00001-of-"]),
     "oversized_header": (lambda base: first_shard(base).write_bytes(struct.pack("<Q", 1 << 40) + b"{}"), INPUT,
                          [r"model-00001-of-"]),
-    "overlap": (lambda base: raw_header(first_shard(base), overlap), INPUT, [r"model-00001-of-"]),
+    "overlap": (lambda base: raw_header(shard(base, "model.layers.0.input_layernorm.weight"), overlap), INPUT,
+                [r"model-0000\d-of-", "overlap|gap|offset"]),
     "no_json": (lambda base: raw_header(first_shard(base), lambda _: b"{not json}     "), INPUT,
                 [r"model-00001-of-", "JSON"]),
     "parent_folder": (rename_in_index("../x.safetensors"), INPUT, [r"\.\./x\.safetensors"]),

@@ -235,8 +235,7 @@ std::map<std::string, Matrix> read_tensors(const io::Checkpoint& checkpoint) {
   for (const std::string& name : checkpoint.names()) {
     const io::TensorInfo& info = checkpoint.info(name);
     const bool matrix = info.shape.size() == 2;
-    tensors.emplace(name, from_bytes(checkpoint.read(name), info.dtype,
-                                     matrix ? info.shape[0] : 1,
+    tensors.emplace(name, from_bytes(checkpoint.read(name), info.dtype, matrix ? info.shape[0] : 1,
                                      matrix ? info.shape[1] : info.shape[0]));
   }
   return tensors;

@@ -1,5 +1,5 @@
-// Random matrices, subspaces and small checkpoints for the tests of shard/edit, and dense arithmetic as
-// their oracle.
+// Random matrices, subspaces and small checkpoints for the tests of shard/edit, and dense
+// arithmetic as their oracle.
 #pragma once
 
 #include <cstddef>
@@ -39,15 +39,16 @@ double norm(const Matrix& a);
 /// ‖a − b‖ / ‖b‖
 double distance(const Matrix& a, const Matrix& b);
 
-Matrix random_matrix(std::int64_t rows, std::int64_t columns, double scale, std::mt19937_64& random);
+Matrix random_matrix(std::int64_t rows, std::int64_t columns, double scale,
+                     std::mt19937_64& random);
 
 /// The bytes of `a` in `dtype` (to nearest), and back.
 std::vector<std::byte> to_bytes(const Matrix& a, io::DType dtype);
 Matrix from_bytes(std::span<const std::byte> bytes, io::DType dtype, std::int64_t rows,
                   std::int64_t columns);
 
-/// Bᵀ A = I with random A and, if `oblique`, an independent B; else A = B orthonormal. The columns of A have
-/// very different lengths.
+/// Bᵀ A = I with random A and, if `oblique`, an independent B; else A = B orthonormal. The columns
+/// of A have very different lengths.
 io::StoredSubspace random_subspace(const std::string& site, std::int64_t width, std::int64_t k,
                                    bool oblique, std::mt19937_64& random);
 Matrix side_a(const io::StoredSubspace& subspace);
@@ -60,13 +61,13 @@ io::ModelConfig tiny_config();
 
 struct CheckpointOptions {
   io::DType dtype = io::DType::bf16;
-  bool biases = true;      ///< of o_proj and down_proj
+  bool biases = true;  ///< of o_proj and down_proj
   bool tied = false;
   std::int64_t shards = 3;
 };
 
-/// Random weights in `shards` files with an index (one file: none), config.json and two other files.
-/// One rank calls it.
+/// Random weights in `shards` files with an index (one file: none), config.json and two other
+/// files. One rank calls it.
 void write_checkpoint(const std::filesystem::path& directory, const CheckpointOptions& options);
 
 /// All tensors of a checkpoint as dense matrices; vectors have one row.

@@ -1,8 +1,8 @@
 """Merged checkpoints against transformers.
 
 edit_golden.py FOLDER        writes random tiny models to FOLDER/edit/<case>/model
-edit_golden.py FOLDER check  loads what MergeGoldenTest made of them, FOLDER/edit/<case>/ranks_N/<sites>,
-                             and compares it with the original under hooks that apply P at the sites
+edit_golden.py FOLDER check  loads what MergeGoldenTest made of them, <case>/ranks_N/<sites>, and
+                             compares it with the original under hooks that apply P at the sites
 """
 import pathlib
 import sys
@@ -34,7 +34,8 @@ def make(folder):
         for key, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape)
             parameter.data = 1 + 0.3 * noise if "norm" in key else 0.2 * noise
-        model.to(getattr(torch, dtype)).save_pretrained(folder / name / "model", max_shard_size="60KB")
+        model.to(getattr(torch, dtype)).save_pretrained(folder / name / "model",
+                                                        max_shard_size="60KB")
 
 
 def load(directory):

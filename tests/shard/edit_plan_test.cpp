@@ -35,8 +35,8 @@ class EditPlanTest : public testing::Test {
     std::mt19937_64 random(1);
     io::SubspaceFile subspaces;
     for (const auto& [site, k] : sites) {
-      subspaces.sites[site] =
-          test::random_subspace(site, Site::parse(site).width(test::tiny_config()), k, true, random);
+      subspaces.sites[site] = test::random_subspace(
+          site, Site::parse(site).width(test::tiny_config()), k, true, random);
     }
     const EditPlan made = make_edit_plan(checkpoint, config, subspaces);
     notes_ = made.notes;
@@ -101,8 +101,8 @@ TEST_F(EditPlanTest, StreamEditsEveryWriterAndSaysSo) {
 }
 
 TEST_F(EditPlanTest, BothSidesOfOneTensorAreAllowedAndNoted) {
-  const auto lines = plan(make({.biases = false}),
-                          {{"layers.0.o_proj.input", 3}, {"layers.0.o_proj.output", 2}});
+  const auto lines =
+      plan(make({.biases = false}), {{"layers.0.o_proj.input", 3}, {"layers.0.o_proj.output", 2}});
   EXPECT_EQ(lines.size(), 2u);
   EXPECT_THAT(notes_, ElementsAre(HasSubstr("1 tensors are folded on both sides")));
 }
@@ -143,12 +143,12 @@ TEST_F(EditPlanTest, RefusesWhatDoesNotFitTheCheckpoint) {
               HasSubstr("no tensor model.layers.5.self_attn.q_proj.weight"));
   std::mt19937_64 random(1);
   io::SubspaceFile wide;
-  wide.sites["layers.0.qkv.input"] = test::random_subspace("layers.0.qkv.input", 64, 2, true, random);
+  wide.sites["layers.0.qkv.input"] =
+      test::random_subspace("layers.0.qkv.input", 64, 2, true, random);
   other = test::tiny_config();
   other.hidden_size = 64;
-  EXPECT_THAT(
-      [&] { make_edit_plan(checkpoint, other, wide); },
-      testing::ThrowsMessage<dist::InputError>(HasSubstr("has shape [48, 40]")));
+  EXPECT_THAT([&] { make_edit_plan(checkpoint, other, wide); },
+              testing::ThrowsMessage<dist::InputError>(HasSubstr("has shape [48, 40]")));
 }
 
 TEST_F(EditPlanTest, RefusesTypesThatCannotBeEdited) {

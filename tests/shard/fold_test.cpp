@@ -55,7 +55,8 @@ class FoldedTensor {
     removed_ = {};
     for (std::int64_t at = 0; at < across; at += step) {
       const std::int64_t count = std::min(step, across - at);
-      Matrix block(fold.by_columns() ? shape.rows : count, fold.by_columns() ? count : shape.columns);
+      Matrix block(fold.by_columns() ? shape.rows : count,
+                   fold.by_columns() ? count : shape.columns);
       const std::int64_t row = fold.by_columns() ? 0 : at, column = fold.by_columns() ? at : 0;
       for (std::int64_t i = 0; i < block.rows; ++i) {
         for (std::int64_t j = 0; j < block.columns; ++j) {
@@ -103,10 +104,13 @@ class FoldedTensor {
 Matrix dense_fold(const Matrix& w, const io::StoredSubspace& subspace, FoldSide side) {
   const Matrix p = test::projector(subspace);
   switch (side) {
-    case FoldSide::input: return test::multiply(w, p);
-    case FoldSide::output: return test::multiply(p, w);
+    case FoldSide::input:
+      return test::multiply(w, p);
+    case FoldSide::output:
+      return test::multiply(p, w);
     case FoldSide::rows:
-    case FoldSide::bias: return test::transpose(test::multiply(p, test::transpose(w)));
+    case FoldSide::bias:
+      return test::transpose(test::multiply(p, test::transpose(w)));
   }
   return w;
 }
@@ -131,15 +135,14 @@ TEST_P(FoldTest, EqualsTheDenseProjector) {
   EXPECT_LE(tensor.leak_of(folded), 1e-6);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Sides, FoldTest,
-    testing::Values(FoldCase{FoldSide::input, false, 37, 53, 3},
-                    FoldCase{FoldSide::input, true, 48, 300, 11},
-                    FoldCase{FoldSide::output, false, 53, 37, 3},
-                    FoldCase{FoldSide::output, true, 300, 48, 11},
-                    FoldCase{FoldSide::rows, true, 21, 90, 8},
-                    FoldCase{FoldSide::bias, true, 1, 90, 8},
-                    FoldCase{FoldSide::input, true, 5, 9, 9}));
+INSTANTIATE_TEST_SUITE_P(Sides, FoldTest,
+                         testing::Values(FoldCase{FoldSide::input, false, 37, 53, 3},
+                                         FoldCase{FoldSide::input, true, 48, 300, 11},
+                                         FoldCase{FoldSide::output, false, 53, 37, 3},
+                                         FoldCase{FoldSide::output, true, 300, 48, 11},
+                                         FoldCase{FoldSide::rows, true, 21, 90, 8},
+                                         FoldCase{FoldSide::bias, true, 1, 90, 8},
+                                         FoldCase{FoldSide::input, true, 5, 9, 9}));
 
 TEST(TensorFoldTest, BothSidesCommute) {
   std::mt19937_64 random(4);
@@ -148,8 +151,8 @@ TEST(TensorFoldTest, BothSidesCommute) {
   FoldedTensor tensor(test::random_matrix(45, 70, 0.02, random), io::DType::f32);
   tensor.add(input, FoldSide::input);
   tensor.add(output, FoldSide::output);
-  const Matrix expected = dense_fold(dense_fold(tensor.original(), input, FoldSide::input), output,
-                                     FoldSide::output);
+  const Matrix expected =
+      dense_fold(dense_fold(tensor.original(), input, FoldSide::input), output, FoldSide::output);
   const Matrix folded = tensor.fold(Rounding::nearest, 16);
   EXPECT_LE(error_of(folded, expected, tensor.original()), 1e-7);
   EXPECT_LE(tensor.leak_of(folded), 1e-6);
@@ -200,8 +203,8 @@ std::string fold_error(Matrix matrix, io::DType dtype, FoldSide side, double sca
 
 TEST(TensorFoldTest, NamesTensorAndRowOfNonFiniteWeights) {
   std::mt19937_64 random(7);
-  for (const double bad : {std::numeric_limits<double>::quiet_NaN(),
-                           -std::numeric_limits<double>::infinity()}) {
+  for (const double bad :
+       {std::numeric_limits<double>::quiet_NaN(), -std::numeric_limits<double>::infinity()}) {
     for (const io::DType dtype : {io::DType::bf16, io::DType::f16, io::DType::f32}) {
       for (const FoldSide side : {FoldSide::input, FoldSide::output}) {
         Matrix w = test::random_matrix(64, 64, 0.02, random);

@@ -47,7 +47,7 @@ def make_model(config):
     model = MODELS[type(config)](config)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape)
-        parameter.data = 1 + 0.3 * noise if "norm" in name else 0.25 * noise
+        parameter.data = 1 + 0.3 * noise if "norm" in name else 0.15 * noise
     return model.eval()
 
 
@@ -175,7 +175,8 @@ def make_case(folder, seed, config_class, settings, stored, compute, shard):
     model = make_model(config).to(getattr(torch, stored))
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, max_shard_size=shard)
-    model = model.to(getattr(torch, compute))
+    # Read back as a user would: .to() would round the rotary frequencies as well.
+    model = type(model).from_pretrained(folder, dtype=getattr(torch, compute)).eval()
     sequences = random_sequences(generator, LENGTHS, config.vocab_size)
     ids = [ids for ids, _ in sequences]
     logits, states = run(model, ids)

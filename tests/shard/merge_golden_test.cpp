@@ -31,8 +31,7 @@ TEST_P(MergeGoldenTest, MergesForTransformers) {
   const GoldenCase& c = GetParam();
   const dist::Communicator comm = dist::Communicator::world();
   const fs::path folder = fs::path(MRP_TEST_DATA) / "edit" / c.model;
-  const fs::path output =
-      folder / ("ranks_" + std::to_string(comm.size())) / c.sites;
+  const fs::path output = folder / ("ranks_" + std::to_string(comm.size())) / c.sites;
   const io::Checkpoint checkpoint(folder / "model");
   const io::ModelConfig config = io::ModelConfig::read(folder / "model");
   std::mt19937_64 random(5);
@@ -52,18 +51,14 @@ TEST_P(MergeGoldenTest, MergesForTransformers) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, MergeGoldenTest,
-    testing::Values(GoldenCase{"biased_f32", "inputs", kInputs},
-                    GoldenCase{"biased_f32", "outputs", kOutputs},
-                    GoldenCase{"biased_f32", "both", kBoth},
-                    GoldenCase{"biased_f32", "stream", kStream},
-                    GoldenCase{"tied_f32", "inputs", kInputs},
-                    GoldenCase{"tied_f32", "outputs", kOutputs},
-                    GoldenCase{"biased_bf16", "inputs", kInputs},
-                    GoldenCase{"biased_bf16", "outputs", kOutputs},
-                    GoldenCase{"biased_bf16", "both", kBoth},
-                    GoldenCase{"biased_bf16", "stream", kStream},
-                    GoldenCase{"plain_f16", "inputs", kInputs},
-                    GoldenCase{"plain_f16", "outputs", kOutputs}),
+    testing::Values(
+        GoldenCase{"biased_f32", "inputs", kInputs}, GoldenCase{"biased_f32", "outputs", kOutputs},
+        GoldenCase{"biased_f32", "both", kBoth}, GoldenCase{"biased_f32", "stream", kStream},
+        GoldenCase{"tied_f32", "inputs", kInputs}, GoldenCase{"tied_f32", "outputs", kOutputs},
+        GoldenCase{"biased_bf16", "inputs", kInputs},
+        GoldenCase{"biased_bf16", "outputs", kOutputs}, GoldenCase{"biased_bf16", "both", kBoth},
+        GoldenCase{"biased_bf16", "stream", kStream}, GoldenCase{"plain_f16", "inputs", kInputs},
+        GoldenCase{"plain_f16", "outputs", kOutputs}),
     [](const auto& test) { return test.param.model + "_" + test.param.sites; });
 
 }  // namespace

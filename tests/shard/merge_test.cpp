@@ -21,9 +21,9 @@ using test::Matrix;
 using testing::HasSubstr;
 
 /// Sites of every kind: inputs, outputs with biases, one tensor (layer 1's o_proj) on both sides.
-const std::vector<std::string> kSites = {
-    "layers.0.qkv.input",     "layers.0.down_proj.output", "layers.1.o_proj.input",
-    "layers.1.o_proj.output", "layers.1.gate_up.input",    "layers.2.down_proj.input"};
+const std::vector<std::string> kSites = {"layers.0.qkv.input",     "layers.0.down_proj.output",
+                                         "layers.1.o_proj.input",  "layers.1.o_proj.output",
+                                         "layers.1.gate_up.input", "layers.2.down_proj.input"};
 
 class MergeTest : public testing::Test {
  protected:
@@ -184,8 +184,7 @@ TEST_F(MergeTest, RecordsHoldLeakAndHashOfTheWrittenBytes) {
     // ‖W′ A‖ / ‖W A‖ in the basis that weighs all directions alike: k = 2, orthonormalised by hand
     const std::string name = "model.layers.0.self_attn.q_proj.weight";
     const auto tensors_before = test::read_tensors(before), tensors = test::read_tensors(after);
-    const FoldFactors factors =
-        make_factors(file.sites.at("layers.0.qkv.input"), FoldSide::input);
+    const FoldFactors factors = make_factors(file.sites.at("layers.0.qkv.input"), FoldSide::input);
     Matrix n(factors.width, factors.k);
     n.values = factors.n;
     const double expected = test::norm(test::multiply(tensors.at(name), n)) /
@@ -207,9 +206,9 @@ TEST_F(MergeTest, AnEmptyPlanCopies) {
 TEST_F(MergeTest, NonFiniteWeightsEndAllRanksAndLeaveNothing) {
   const fs::path input = make("in", {});
   const io::SubspaceFile file = subspaces(kSites);
-  for (const std::string name : {"model.layers.2.mlp.down_proj.weight",
-                                 "model.layers.0.mlp.down_proj.weight",
-                                 "model.layers.1.self_attn.o_proj.weight"}) {
+  for (const std::string name :
+       {"model.layers.2.mlp.down_proj.weight", "model.layers.0.mlp.down_proj.weight",
+        "model.layers.1.self_attn.o_proj.weight"}) {
     const fs::path copy = folder_.path() / name;
     on_root([&] {
       fs::copy(input, copy);

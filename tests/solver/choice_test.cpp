@@ -50,15 +50,20 @@ INSTANTIATE_TEST_SUITE_P(Designs, NullCase, ::testing::ValuesIn(designs),
 
 class PlantedSignal : public ::testing::TestWithParam<Design> {};
 
+// k = 5 on every seed, each one rank's problem, and the planted channels are what is removed.
 TEST_P(PlantedSignal, FindsItsFiveDimensions) {
   const Design design = GetParam();
   const auto world = dist::Communicator::world();
-  const BlacsGrid grid(world);
+  const auto self = dist::Communicator::self();
+  const BlacsGrid grid(self);
   const std::vector<std::int64_t> planted{2, 5, 9, 14, 20};
-  for (std::uint64_t seed = 0; seed < 5; ++seed) {
-    const auto forget = normal_states(1000 + seed, design.forget_rows, design.width, 3, planted,
+  Tall channels(design.width, 5);
+  for (std::int64_t j = 0; j < 5; ++j) channels(planted[static_cast<std::size_t>(j)], j) = 1;
+  for (int seed = world.rank(); seed < 24; seed += world.size()) {
+    const auto s = static_cast<std::uint64_t>(seed);
+    const auto forget = normal_states(1000 + s, design.forget_rows, design.width, 3, planted,
                                       design.sequence_length, design.common);
-    const auto retain = normal_states(2000 + seed, design.retain_rows, design.width, 0, {},
+    const auto retain = normal_states(2000 + s, design.retain_rows, design.width, 0, {},
                                       design.sequence_length, design.common);
     for (const Rule rule : {Rule::gevp, Rule::cpca, Rule::random}) {
       SubspaceOptions options;
@@ -67,9 +72,6 @@ TEST_P(PlantedSignal, FindsItsFiveDimensions) {
       EXPECT_EQ(result.k, 5) << "seed " << seed;
       if (rule == Rule::random || result.k != 5) continue;
       EXPECT_GT(result.forget_removed, 0.85);
-      // The planted channels are what is removed.
-      Tall channels(design.width, 5);
-      for (std::int64_t j = 0; j < 5; ++j) channels(planted[static_cast<std::size_t>(j)], j) = 1;
       EXPECT_LT(testing::largest_angle(testing::tall(result.a, design.width, 5), channels), 0.6);
     }
   }
@@ -96,6 +98,22 @@ TEST(NullEdge, AgreesWithWachter) {
     EXPECT_GT(result.null_edge, 0.9 * edge);
     EXPECT_LT(result.null_edge, 1.5 * edge);
   }
+}
+
+TEST(Choice, IsTheSameOnEveryGrid) {
+  const auto world = dist::Communicator::world();
+  const auto self = dist::Communicator::self();
+  const auto forget = normal_states(1, 150, 24, 3, {2, 9, 14}), retain = normal_states(2, 300, 24);
+  const Subspace alone = find_subspace(BlacsGrid(self), forget, retain, {});
+  EXPECT_EQ(alone.k, 3);
+  testing::on_every_grid(world, [&](const BlacsGrid& grid) {
+    const Subspace together = find_subspace(grid, forget, retain, {});
+    EXPECT_EQ(together.k, alone.k);
+    EXPECT_NEAR(together.null_edge / alone.null_edge, 1, 1e-9);
+    EXPECT_LT(testing::largest_difference(testing::projector_matrix(together).values,
+                                          testing::projector_matrix(alone).values),
+              1e-9);
+  });
 }
 
 // Both routes must measure the same edge: the divisions are a function of the sequences alone.

@@ -49,8 +49,8 @@ TEST(Eigensolver, FewAndAllPairs) {
   std::sort(values.rbegin(), values.rend());
   const Tall a = with_eigenvalues(values, 1);
   on_every_grid(world, [&](const BlacsGrid& grid) {
-    for (const std::int64_t k : {1, 7, 29, 31, 60}) {
-      for (const std::int64_t block : {3, 16, 64}) {
+    for (const std::int64_t k : {1, 7, 31, 60}) {
+      for (const std::int64_t block : {16, 64}) {
         SCOPED_TRACE("k " + std::to_string(k) + " block " + std::to_string(block));
         expect_pairs(a, top_eigenpairs(scatter(grid, a, block), k, "test matrix"), values);
         const auto alone = top_eigenvalues(scatter(grid, a, block), k, "test matrix");
