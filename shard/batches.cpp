@@ -31,9 +31,8 @@ std::span<const std::int64_t> BatchPlan::members(dist::Range batch) const {
 BatchPlan plan_batches(const io::Sequences& sequences, std::vector<std::int64_t> chosen,
                        int data_ranks, std::int64_t batch_tokens) {
   MRP_EXPECT(batch_tokens > 0);
-  std::ranges::sort(chosen, {}, [&](std::int64_t index) {
-    return std::tuple(sequences.length(index), index);
-  });
+  std::ranges::sort(chosen, {},
+                    [&](std::int64_t index) { return std::tuple(sequences.length(index), index); });
   std::vector<std::int64_t> lengths;
   for (const std::int64_t index : chosen) lengths.push_back(sequences.length(index));
   BatchPlan plan{std::move(chosen), {}};

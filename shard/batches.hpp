@@ -16,7 +16,8 @@ namespace mrp::shard {
 
 /// The same on every rank.
 struct BatchPlan {
-  std::vector<std::int64_t> order;  ///< sequence indices by (length, index), whatever the rank count
+  std::vector<std::int64_t>
+      order;  ///< sequence indices by (length, index), whatever the rank count
   std::vector<std::vector<dist::Range>> batches;  ///< per data rank: contiguous ranges of `order`
 
   /// Batches of the data rank that has the most.
@@ -26,8 +27,8 @@ struct BatchPlan {
   std::span<const std::int64_t> members(dist::Range batch) const;
 };
 
-/// Plans the `chosen` sequences: data ranks take contiguous ranges with about equal tokens; a batch has at most
-/// `batch_tokens` tokens, padding included, and at least one sequence.
+/// Plans the `chosen` sequences: data ranks take contiguous ranges with about equal tokens; a batch
+/// has at most `batch_tokens` tokens, padding included, and at least one sequence.
 BatchPlan plan_batches(const io::Sequences& sequences, std::vector<std::int64_t> chosen,
                        int data_ranks, std::int64_t batch_tokens);
 
@@ -38,8 +39,8 @@ std::int64_t round_tokens(const BatchPlan& plan, const io::Sequences& sequences,
 /// i64 [members × longest], padded on the right with token 0.
 torch::Tensor pad(const io::Sequences& sequences, std::span<const std::int64_t> members);
 
-/// @throws InputError naming `what` and the sequence: too long for the model (check_length) or a token outside
-/// its vocabulary.
+/// @throws InputError naming `what` and the sequence: too long for the model (check_length) or a
+/// token outside its vocabulary.
 void check_sequences(const io::ModelConfig& config, const io::Sequences& sequences,
                      const std::string& what);
 

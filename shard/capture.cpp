@@ -22,8 +22,8 @@
 namespace mrp::shard {
 namespace {
 
-/// Rows of a site gather in memory up to this much before they are written; all sites together up to
-/// the second bound.
+/// Rows of a site gather in memory up to this much before they are written; all sites together up
+/// to the second bound.
 constexpr std::int64_t kSiteBufferBytes = std::int64_t{16} << 20;
 constexpr std::int64_t kAllBufferBytes = std::int64_t{512} << 20;
 
@@ -31,8 +31,8 @@ constexpr std::int64_t kAllBufferBytes = std::int64_t{512} << 20;
 struct SetPlan {
   const io::TokenSet* set;
   BatchPlan batches;
-  std::vector<std::int64_t> first_row;                  // [order + 1]
-  std::vector<std::array<std::int64_t, 2>> positions;   // (sequence, position) of each row
+  std::vector<std::int64_t> first_row;                 // [order + 1]
+  std::vector<std::array<std::int64_t, 2>> positions;  // (sequence, position) of each row
 };
 
 std::vector<std::int64_t> kept_positions(const io::Sequences& sequences, std::int64_t index,
@@ -54,8 +54,8 @@ SetPlan plan_set(const io::TokenSet& set, const io::ModelConfig& config,
   for (std::int64_t i = 0; i < sequences.count(); ++i) {
     if (!kept_positions(sequences, i, options.positions).empty()) chosen.push_back(i);
   }
-  SetPlan plan{&set, plan_batches(sequences, std::move(chosen), data_ranks, options.batch_tokens),
-               {0}, {}};
+  SetPlan plan{
+      &set, plan_batches(sequences, std::move(chosen), data_ranks, options.batch_tokens), {0}, {}};
   for (const std::int64_t index : plan.batches.order) {
     for (const std::int64_t t : kept_positions(sequences, index, options.positions)) {
       plan.positions.push_back({index, t});
@@ -110,7 +110,9 @@ class RowSink {
       rows = rows.index_select(0, selection_);
       check_finite(site, rows);
       append(buffer, rows.cpu().contiguous());
-      if (std::ssize(buffer.bytes) >= limit_) flush(site, buffer);
+      if (std::ssize(buffer.bytes) < limit_) return;
+      const dist::Timers::Scope scope(*timers_, "write");
+      flush(site, buffer);
     } catch (...) {
       failure_ = std::current_exception();
     }
@@ -139,7 +141,6 @@ class RowSink {
 
   void flush(const Site& site, Buffer& buffer) {
     if (buffer.rows == 0) return;
-    const dist::Timers::Scope scope(*timers_, "write");
     writer_->write(plan_->set->name, site.name(),
                    {buffer.first_row, buffer.first_row + buffer.rows}, buffer.columns,
                    buffer.bytes);
@@ -153,11 +154,12 @@ class RowSink {
     const torch::Tensor bad = torch::isfinite(rows).all(1).logical_not().nonzero();
     const auto row = static_cast<std::size_t>(first_row_ + bad.flatten()[0].item<std::int64_t>());
     const auto [sequence, position] = plan_->positions[row];
-    throw dist::NumericalError(fmt::format(
-        "hidden states at {} are NaN or Inf: set {}, sequence {} (id \"{}\"), position {}; check the "
-        "checkpoint, or run with dtype f32",
-        site.name(), plan_->set->name, sequence,
-        plan_->set->ids[static_cast<std::size_t>(sequence)], position));
+    throw dist::NumericalError(
+        fmt::format("hidden states at {} are NaN or Inf: set {}, sequence {} (id \"{}\"), position "
+                    "{}; check the "
+                    "checkpoint, or run with dtype f32",
+                    site.name(), plan_->set->name, sequence,
+                    plan_->set->ids[static_cast<std::size_t>(sequence)], position));
   }
 
   io::StateWriter* writer_;
@@ -212,15 +214,16 @@ void capture(const CausalLM& model, const dist::ParallelLayout& layout,
   io::StateLayout file;
   file.dtype = file_type(model.options().dtype);
   for (const Site& site : sites) {
-    file.sites.push_back(
-        {site.name(), site.width(model.config()), layout.tensor().size()});
+    file.sites.push_back({site.name(), site.width(model.config()), layout.tensor().size()});
   }
-  std::vector<SetPlan> plans;
-  for (const std::string& name : options.sets) {
-    plans.push_back(
-        plan_set(tokens.set(name), model.config(), options, layout.data().size()));
-    file.positions[name] = plans.back().positions;
-  }
+  const auto plans = dist::agree(layout.world(), [&] {
+    std::vector<SetPlan> of_sets;
+    for (const std::string& name : options.sets) {
+      of_sets.push_back(plan_set(tokens.set(name), model.config(), options, layout.data().size()));
+    }
+    return of_sets;
+  });
+  for (const SetPlan& plan : plans) file.positions[plan.set->name] = plan.positions;
   io::StateWriter writer(output, file, options.fingerprint, layout.world());
   for (const SetPlan& plan : plans) capture_set(model, layout, plan, sites, writer, timers);
   writer.finish();

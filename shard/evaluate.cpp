@@ -10,6 +10,7 @@
 
 #include <fmt/format.h>
 
+#include "dist/agree.hpp"
 #include "dist/error.hpp"
 #include "dist/log.hpp"
 #include "shard/batches.hpp"
@@ -85,8 +86,8 @@ torch::Tensor select(const torch::Tensor& states, const std::vector<std::int64_t
 
 void add_scores(const CausalLM& model, const torch::Tensor& states, const Rows& rows,
                 std::vector<SequenceScore>& scores) {
-  const TokenScores found = score_tokens(model, select(states, rows.flat),
-                                         torch::tensor(rows.target, torch::kInt64));
+  const TokenScores found =
+      score_tokens(model, select(states, rows.flat), torch::tensor(rows.target, torch::kInt64));
   const auto* log_probability = found.log_probability.const_data_ptr<float>();
   const auto* is_argmax = found.is_argmax.const_data_ptr<bool>();
   for (std::size_t i = 0; i < rows.owner.size(); ++i) {
@@ -206,14 +207,12 @@ SetMetrics summarise(std::vector<ItemMetrics> items) {
   SetMetrics metrics;
   metrics.items = static_cast<std::int64_t>(items.size());
   metrics.nll = mean(items, per_token).value_or(0);
-  metrics.answer_probability =
-      mean(items, [&](const ItemMetrics& item) -> std::optional<double> {
-        return std::exp(-*per_token(item));
-      }).value_or(0);
-  metrics.exact_memorization =
-      mean(items, [](const ItemMetrics& item) -> std::optional<double> {
-        return item.exact_memorization;
-      }).value_or(0);
+  metrics.answer_probability = mean(items, [&](const ItemMetrics& item) -> std::optional<double> {
+                                 return std::exp(-*per_token(item));
+                               }).value_or(0);
+  metrics.exact_memorization = mean(items, [](const ItemMetrics& item) -> std::optional<double> {
+                                 return item.exact_memorization;
+                               }).value_or(0);
   metrics.letter_accuracy = mean(items, &ItemMetrics::letter_correct);
   metrics.letter_probability = mean(items, &ItemMetrics::letter_probability);
   metrics.text_accuracy = mean(items, &ItemMetrics::text_correct);
@@ -240,16 +239,20 @@ SetMetrics evaluate(const CausalLM& model, const dist::ParallelLayout& layout,
   const io::Sequences& options = set.options.sequences;
   const std::string what_items = fmt::format("set {}", set.name);
   const std::string what_options = fmt::format("options of set {}", set.name);
-  check_supervised(model.config(), set.items, what_items);
-  check_supervised(model.config(), options, what_options);
-  dist::log::Progress progress(
-      fmt::format("evaluate {}", set.name),
-      std::ssize(set.items.token_ids) + std::ssize(options.token_ids), "tokens");
+  dist::agree(layout.world(), [&] {
+    check_supervised(model.config(), set.items, what_items);
+    check_supervised(model.config(), options, what_options);
+  });
+  dist::log::Progress progress(fmt::format("evaluate {}", set.name),
+                               std::ssize(set.items.token_ids) + std::ssize(options.token_ids),
+                               "tokens");
   std::vector<LetterScore> letters(set.ids.size());
   const auto scores = score(model, layout, set, set.items, batch_tokens, progress, &letters);
   const auto option_scores = score(model, layout, set, options, batch_tokens, progress, nullptr);
-  check_finite(scores, what_items);
-  check_finite(option_scores, what_options);
+  dist::agree(layout.world(), [&] {
+    check_finite(scores, what_items);
+    check_finite(option_scores, what_options);
+  });
 
   std::vector<ItemMetrics> items(set.ids.size());
   for (std::size_t i = 0; i < items.size(); ++i) {

@@ -30,7 +30,8 @@ struct ItemMetrics {
   std::optional<double> paraphrase_probability;
 };
 
-/// Means over the items that have the metric. nll is per token of the answer: mean_i(nll_i / tokens_i).
+/// Means over the items that have the metric. nll is per token of the answer: mean_i(nll_i /
+/// tokens_i).
 struct SetMetrics {
   std::int64_t items = 0;
   double nll = 0;
@@ -42,8 +43,9 @@ struct SetMetrics {
 };
 
 /// Collective over layout.world(); data ranks share the sequences; the result is complete on every
-/// rank. @throws InputError for a sequence without supervised tokens, too long for the model or with tokens
-/// outside its vocabulary; NumericalError naming the item if a log-probability is NaN or infinite.
+/// rank. @throws InputError for a sequence without supervised tokens, too long for the model or
+/// with tokens outside its vocabulary; NumericalError naming the item if a log-probability is NaN
+/// or infinite.
 SetMetrics evaluate(const CausalLM& model, const dist::ParallelLayout& layout,
                     const io::TokenSet& set, std::int64_t batch_tokens);
 

@@ -11,17 +11,22 @@
 namespace mrp::shard {
 namespace {
 
-bool never(const io::ModelConfig&) { return false; }
-bool attention_flag(const io::ModelConfig& config) { return config.attention_bias; }
-bool mlp_flag(const io::ModelConfig& config) { return config.mlp_bias; }
+bool never(const io::ModelConfig&) {
+  return false;
+}
+bool attention_flag(const io::ModelConfig& config) {
+  return config.attention_bias;
+}
+bool mlp_flag(const io::ModelConfig& config) {
+  return config.mlp_bias;
+}
 
 constexpr std::array kArchitectures = {
     Architecture{.model_type = "llama",
                  .qkv_bias = attention_flag,
                  .o_bias = attention_flag,
                  .mlp_bias = mlp_flag},
-    Architecture{
-        .model_type = "mistral", .qkv_bias = never, .o_bias = never, .mlp_bias = never},
+    Architecture{.model_type = "mistral", .qkv_bias = never, .o_bias = never, .mlp_bias = never},
 };
 
 }  // namespace

@@ -54,9 +54,8 @@ torch::Tensor Attention::mix(const torch::Tensor& x, const RotaryTable& rotary) 
   const std::int64_t heads = slice_.heads.size();
   const std::int64_t kv_heads = slice_.kv_heads.size();
   // [batch × length × (heads + 2 kv heads) × head_dim], then heads before positions.
-  const torch::Tensor qkv = qkv_.forward(x)
-                                .unflatten(-1, {heads + 2 * kv_heads, head_dim_})
-                                .transpose(1, 2);
+  const torch::Tensor qkv =
+      qkv_.forward(x).unflatten(-1, {heads + 2 * kv_heads, head_dim_}).transpose(1, 2);
   const torch::Tensor query = rotary.rotate(qkv.narrow(1, 0, heads));
   const torch::Tensor key = rotary.rotate(qkv.narrow(1, heads, kv_heads));
   const torch::Tensor value = qkv.narrow(1, heads + kv_heads, kv_heads);

@@ -28,7 +28,8 @@ class Attention {
             const io::ModelConfig& config, std::int64_t layer,
             const TensorCollectives& collectives);
 
-  /// The concatenated heads of this rank: [batch × length × hidden] → [batch × length × heads / tensor · head_dim].
+  /// The concatenated heads of this rank: [batch × length × hidden] → [batch × length × heads /
+  /// tensor · head_dim].
   torch::Tensor mix(const torch::Tensor& x, const RotaryTable& rotary) const;
   /// Collective over the tensor ranks. o_proj, complete on all ranks.
   torch::Tensor project(const torch::Tensor& mixed_local) const;

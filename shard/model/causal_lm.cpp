@@ -25,8 +25,7 @@ namespace {
 
 bool divides(const io::ModelConfig& config, std::int64_t size) {
   return config.heads % size == 0 && config.intermediate_size % size == 0 &&
-         (config.kv_heads % size == 0 || size % config.kv_heads == 0) &&
-         config.vocab_size >= size;
+         (config.kv_heads % size == 0 || size % config.kv_heads == 0) && config.vocab_size >= size;
 }
 
 }  // namespace
@@ -35,8 +34,8 @@ torch::ScalarType default_compute_dtype(torch::Device device) {
   if (device.is_cuda()) return torch::kBFloat16;
   const auto capabilities = at::cpu::get_cpu_capabilities();
   constexpr std::array kBf16Instructions = {"avx512_bf16", "amx_bf16", "bf16"};
-  const bool has = std::any_of(
-      kBf16Instructions.begin(), kBf16Instructions.end(), [&](const char* name) {
+  const bool has =
+      std::any_of(kBf16Instructions.begin(), kBf16Instructions.end(), [&](const char* name) {
         const auto found = capabilities.find(name);
         return found != capabilities.end() && found->second.isBool() && found->second.toBool();
       });
@@ -62,10 +61,11 @@ void check_tensor_size(const io::ModelConfig& config, int tensor_size) {
 
 void check_length(const io::ModelConfig& config, std::int64_t length) {
   if (length > config.max_position) {
-    throw dist::InputError(fmt::format(
-        "a sequence of {} tokens is longer than the {} positions of the model; prepare with a lower "
-        "max_tokens",
-        length, config.max_position));
+    throw dist::InputError(
+        fmt::format("a sequence of {} tokens is longer than the {} positions of the model; prepare "
+                    "with a lower "
+                    "max_tokens",
+                    length, config.max_position));
   }
   if (config.sliding_window && length > *config.sliding_window) {
     throw dist::InputError(fmt::format(
@@ -91,8 +91,7 @@ struct CausalLM::Impl {
       : config(model_config),
         options(model_options),
         collectives(layout.tensor(), model_options.device),
-        vocab_range(dist::slice(config.vocab_size, layout.tensor().size(),
-                                layout.tensor().rank())),
+        vocab_range(dist::slice(config.vocab_size, layout.tensor().size(), layout.tensor().rank())),
         rotary(config, model_options.device) {}
 
   /// Not collective.
@@ -101,8 +100,11 @@ struct CausalLM::Impl {
     const Architecture& architecture = find_architecture(config);
     const WeightReader weights(checkpoint, options.device, options.dtype);
     const auto vocabulary = [&](std::string_view module) {
-      return weights.matrix({fmt::format("{}.weight", module), config.vocab_size,
-                             config.hidden_size, vocab_range, {0, config.hidden_size}});
+      return weights.matrix({fmt::format("{}.weight", module),
+                             config.vocab_size,
+                             config.hidden_size,
+                             vocab_range,
+                             {0, config.hidden_size}});
     };
     const torch::Tensor embedding_weight = vocabulary(architecture.embedding);
     embedding.emplace(embedding_weight, vocab_range, collectives);
@@ -134,8 +136,10 @@ struct CausalLM::Impl {
 
 CausalLM::CausalLM(const io::Checkpoint& checkpoint, const io::ModelConfig& config,
                    const dist::ParallelLayout& layout, const ModelOptions& options) {
-  find_architecture(config);
-  check_tensor_size(config, layout.tensor().size());
+  dist::agree(layout.world(), [&] {
+    find_architecture(config);
+    check_tensor_size(config, layout.tensor().size());
+  });
   at::set_num_threads(options.threads);
   impl_ = std::make_unique<Impl>(config, layout, options);
   dist::agree(layout.world(), [&] { impl_->read(checkpoint); });
@@ -143,11 +147,21 @@ CausalLM::CausalLM(const io::Checkpoint& checkpoint, const io::ModelConfig& conf
 
 CausalLM::~CausalLM() = default;
 
-const io::ModelConfig& CausalLM::config() const { return impl_->config; }
-const ModelOptions& CausalLM::options() const { return impl_->options; }
-std::int64_t CausalLM::layers() const { return static_cast<std::int64_t>(impl_->layers.size()); }
-const TensorCollectives& CausalLM::collectives() const { return impl_->collectives; }
-dist::Range CausalLM::vocab_range() const { return impl_->vocab_range; }
+const io::ModelConfig& CausalLM::config() const {
+  return impl_->config;
+}
+const ModelOptions& CausalLM::options() const {
+  return impl_->options;
+}
+std::int64_t CausalLM::layers() const {
+  return static_cast<std::int64_t>(impl_->layers.size());
+}
+const TensorCollectives& CausalLM::collectives() const {
+  return impl_->collectives;
+}
+dist::Range CausalLM::vocab_range() const {
+  return impl_->vocab_range;
+}
 
 torch::Tensor CausalLM::hidden_states(const torch::Tensor& tokens, const SiteHook& hook) const {
   return impl_->forward(tokens, hook, nullptr);

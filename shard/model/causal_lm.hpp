@@ -5,8 +5,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "dist/parallel_layout.hpp"
+#include "dist/partition.hpp"
 #include "io/checkpoint.hpp"
 #include "io/model_config.hpp"
 #include "shard/model/site_hook.hpp"
@@ -17,7 +19,7 @@ namespace mrp::shard {
 
 struct ModelOptions {
   torch::Device device = torch::kCPU;         ///< CUDA: from local_device
-  torch::ScalarType dtype = torch::kFloat32;  ///< of the products; norms, softmax and losses are fp32
+  torch::ScalarType dtype = torch::kFloat32;  ///< of the products; norms and losses are fp32
   std::int64_t layers = -1;                   ///< build only the first so many; −1: all
   bool head = true;                           ///< read final norm and lm_head
   int threads = 1;
@@ -30,19 +32,21 @@ torch::ScalarType default_compute_dtype(torch::Device device);
 std::vector<int> legal_tensor_sizes(const io::ModelConfig& config);
 
 /// @throws UsageError that names the legal sizes unless the model can be split over `tensor_size`
-/// ranks: heads, intermediate_size and kv_heads must divide; or tensor_size is a multiple of kv_heads.
+/// ranks: heads, intermediate_size and kv_heads must divide; or tensor_size is a multiple of
+/// kv_heads.
 void check_tensor_size(const io::ModelConfig& config, int tensor_size);
 
-/// @throws InputError if sequences of `length` tokens are longer than the model's positions or its sliding window, whose
-/// mask is not applied.
+/// @throws InputError if sequences of `length` tokens are longer than the model's positions or its
+/// sliding window, whose mask is not applied.
 void check_length(const io::ModelConfig& config, std::int64_t length);
 
 /// Forward passes run under inference mode: nothing is recorded for gradients.
 class CausalLM {
  public:
-  /// Collective over layout.world(). Each rank reads only its slices (pread). @throws UsageError when
-  /// the tensor size does not divide heads or widths (names the legal counts); InputError for missing
-  /// tensors, wrong shapes, NaN or Inf (names the tensor), unsupported model_type (lists the supported).
+  /// Collective over layout.world(). Each rank reads only its slices (pread). @throws UsageError
+  /// when the tensor size does not divide heads or widths (names the legal counts); InputError for
+  /// missing tensors, wrong shapes, NaN or Inf (names the tensor), unsupported model_type (lists
+  /// the supported).
   CausalLM(const io::Checkpoint& checkpoint, const io::ModelConfig& config,
            const dist::ParallelLayout& layout, const ModelOptions& options);
   ~CausalLM();
@@ -54,12 +58,13 @@ class CausalLM {
   /// Over layout.tensor().
   const TensorCollectives& collectives() const;
 
-  /// Collective over layout.tensor(). tokens i64 [batch × length], right-padded (causal attention keeps
-  /// padding out of real positions). Returns the residual stream after the last built layer
+  /// Collective over layout.tensor(). tokens i64 [batch × length], right-padded (causal attention
+  /// keeps padding out of real positions). Returns the residual stream after the last built layer
   /// [batch × length × hidden].
   torch::Tensor hidden_states(const torch::Tensor& tokens, const SiteHook& hook = {}) const;
 
-  /// Collective over layout.tensor(). As hidden_states, but ends at the site `last`, for what the hook sees.
+  /// Collective over layout.tensor(). As hidden_states, but ends at the site `last`, for what the
+  /// hook sees.
   void visit_sites(const torch::Tensor& tokens, const SiteHook& hook, const Site& last) const;
 
   /// Final norm and head of `rows` [n × hidden]: this rank's slice of the vocabulary, fp32

@@ -19,7 +19,8 @@ DecoderLayer::DecoderLayer(const WeightReader& weights, const Architecture& arch
                            const io::ModelConfig& config, std::int64_t layer,
                            const TensorCollectives& collectives)
     : layer_(layer),
-      input_norm_(make_norm(weights, architecture.in_layer(layer, architecture.input_norm), config)),
+      input_norm_(
+          make_norm(weights, architecture.in_layer(layer, architecture.input_norm), config)),
       attention_(weights, architecture, config, layer, collectives),
       mlp_norm_(make_norm(weights, architecture.in_layer(layer, architecture.mlp_norm), config)),
       mlp_(weights, architecture, config, layer, collectives) {}
@@ -35,10 +36,9 @@ torch::Tensor DecoderLayer::forward(torch::Tensor stream, const RotaryTable& rot
     states = replaced ? *std::move(replaced) : std::move(value);
     return last == nullptr || *last != site;
   };
-  const bool more =
-      visit(SiteModule::qkv, Side::input, input_norm_.forward(stream)) &&
-      visit(SiteModule::o_proj, Side::input, attention_.mix(states, rotary)) &&
-      visit(SiteModule::o_proj, Side::output, attention_.project(states));
+  const bool more = visit(SiteModule::qkv, Side::input, input_norm_.forward(stream)) &&
+                    visit(SiteModule::o_proj, Side::input, attention_.mix(states, rotary)) &&
+                    visit(SiteModule::o_proj, Side::output, attention_.project(states));
   if (!more) return states;
   stream = stream + states;
   if (visit(SiteModule::gate_up, Side::input, mlp_norm_.forward(stream)) &&

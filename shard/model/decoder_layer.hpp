@@ -19,8 +19,8 @@ class DecoderLayer {
                const io::ModelConfig& config, std::int64_t layer,
                const TensorCollectives& collectives);
 
-  /// Collective over the tensor ranks. stream [batch × length × hidden] → the same after the layer. With `last`, nothing
-  /// behind that site is computed and the result has no meaning.
+  /// Collective over the tensor ranks. stream [batch × length × hidden] → the same after the layer.
+  /// With `last`, nothing behind that site is computed and the result has no meaning.
   torch::Tensor forward(torch::Tensor stream, const RotaryTable& rotary, const SiteHook& hook,
                         const Site* last) const;
 

@@ -15,9 +15,10 @@ namespace mrp::shard {
 
 class Mlp {
  public:
-  /// Not collective. @throws InputError for an activation that is not supported (lists the supported).
-  Mlp(const WeightReader& weights, const Architecture& architecture,
-      const io::ModelConfig& config, std::int64_t layer, const TensorCollectives& collectives);
+  /// Not collective. @throws InputError for an activation that is not supported (lists the
+  /// supported).
+  Mlp(const WeightReader& weights, const Architecture& architecture, const io::ModelConfig& config,
+      std::int64_t layer, const TensorCollectives& collectives);
 
   /// act(gate(x)) · up(x): [.. × hidden] → this rank's [.. × intermediate / tensor].
   torch::Tensor gated(const torch::Tensor& x) const;

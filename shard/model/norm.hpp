@@ -5,8 +5,8 @@
 
 namespace mrp::shard {
 
-/// x / sqrt(mean(x²) + eps) · weight. Computed in fp32, rounded to the type of x before the weight is
-/// applied.
+/// x / sqrt(mean(x²) + eps) · weight. Computed in fp32, rounded to the type of x before the weight
+/// is applied.
 class RmsNorm {
  public:
   RmsNorm(torch::Tensor weight, double eps);

@@ -10,10 +10,11 @@ namespace mrp::shard {
 
 class ParallelEmbedding {
  public:
-  /// weight [local vocabulary × hidden] holds the entries `range`. `collectives` must outlive the layer.
-  ParallelEmbedding(torch::Tensor weight, dist::Range range,
-                    const TensorCollectives& collectives);
-  /// Collective over the tensor ranks. i64 [batch × length] → [batch × length × hidden], complete on all ranks.
+  /// weight [local vocabulary × hidden] holds the entries `range`. `collectives` must outlive the
+  /// layer.
+  ParallelEmbedding(torch::Tensor weight, dist::Range range, const TensorCollectives& collectives);
+  /// Collective over the tensor ranks. i64 [batch × length] → [batch × length × hidden], complete
+  /// on all ranks.
   torch::Tensor forward(const torch::Tensor& tokens) const;
 
  private:

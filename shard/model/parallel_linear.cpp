@@ -8,8 +8,8 @@ ColumnParallelLinear::ColumnParallelLinear(const WeightReader& weights,
   std::vector<torch::Tensor> rows;
   std::vector<torch::Tensor> biases;
   for (const ModuleRows& part : modules) {
-    rows.push_back(weights.matrix(
-        {part.module + ".weight", part.height, inputs, part.rows, {0, inputs}}));
+    rows.push_back(
+        weights.matrix({part.module + ".weight", part.height, inputs, part.rows, {0, inputs}}));
     if (biased) biases.push_back(weights.vector(part.module + ".bias", part.height, part.rows));
   }
   weight_ = rows.size() == 1 ? rows.front() : torch::cat(rows);
@@ -21,9 +21,8 @@ torch::Tensor ColumnParallelLinear::forward(const torch::Tensor& x) const {
 }
 
 RowParallelLinear::RowParallelLinear(const WeightReader& weights, const std::string& module,
-                                     std::int64_t outputs, std::int64_t width,
-                                     dist::Range inputs, bool biased,
-                                     const TensorCollectives& collectives)
+                                     std::int64_t outputs, std::int64_t width, dist::Range inputs,
+                                     bool biased, const TensorCollectives& collectives)
     : weight_(weights.matrix({module + ".weight", outputs, width, {0, outputs}, inputs})),
       collectives_(&collectives) {
   if (biased) bias_ = weights.vector(module + ".bias", outputs, {0, outputs});

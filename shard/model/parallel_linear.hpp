@@ -33,8 +33,8 @@ class ColumnParallelLinear {
   torch::Tensor bias_;    // [local outputs] or undefined
 };
 
-/// Input features are split: y = Σ over ranks of x_local W_localᵀ, plus b once. y is complete on all
-/// ranks.
+/// Input features are split: y = Σ over ranks of x_local W_localᵀ, plus b once. y is complete on
+/// all ranks.
 class RowParallelLinear {
  public:
   /// Reads the columns `inputs` of "<module>.weight" [outputs × width] and, if `biased`, the whole

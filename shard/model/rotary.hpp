@@ -20,8 +20,8 @@ struct RotaryTable {
 
 class Rotary {
  public:
-  /// Scalings: default, linear, llama3; dynamic is default, being the same up to the trained length,
-  /// beyond which no sequence is accepted.
+  /// Scalings: default, linear, llama3; dynamic is default, being the same up to the trained
+  /// length, beyond which no sequence is accepted.
   Rotary(const io::ModelConfig& config, torch::Device device);
 
   /// Angles are computed in fp32; the table has `dtype`, in which the rotation is computed.

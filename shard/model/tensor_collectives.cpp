@@ -22,10 +22,14 @@ void reduce_span(torch::Tensor& tensor, const dist::Communicator& comm, dist::Re
 #ifdef MRP_WITH_NCCL
 dist::DeviceType device_type(const torch::Tensor& tensor) {
   switch (tensor.scalar_type()) {
-    case torch::kFloat32: return dist::DeviceType::f32;
-    case torch::kBFloat16: return dist::DeviceType::bf16;
-    case torch::kInt64: return dist::DeviceType::i64;
-    default: break;
+    case torch::kFloat32:
+      return dist::DeviceType::f32;
+    case torch::kBFloat16:
+      return dist::DeviceType::bf16;
+    case torch::kInt64:
+      return dist::DeviceType::i64;
+    default:
+      break;
   }
   MRP_EXPECT(false, fmt::format("no collective on {}", c10::toString(tensor.scalar_type())));
   return {};

@@ -12,7 +12,8 @@
 namespace mrp::shard {
 
 /// The device of this rank: CPU, or the GPU whose index is the rank's number on its node.
-/// Collective over `world`. @throws UsageError on all ranks if a node has more ranks than GPUs or the build has no CUDA.
+/// Collective over `world`. @throws UsageError on all ranks if a node has more ranks than GPUs or
+/// the build has no CUDA.
 torch::Device local_device(torch::DeviceType type, const dist::Communicator& world);
 
 /// Refers to the communicator, which must outlive it.
@@ -24,9 +25,9 @@ class TensorCollectives {
   int rank() const noexcept { return comm_->rank(); }
   int size() const noexcept { return comm_->size(); }
 
-  /// Collective. The element-wise result over all ranks; shape and type (f32, bf16, i64) must agree.
-  /// The result may share storage with `tensor`, which must not be used afterwards. On the host, bf16
-  /// is summed in fp32 and rounded once.
+  /// Collective. The element-wise result over all ranks; shape and type (f32, bf16, i64) must
+  /// agree. The result may share storage with `tensor`, which must not be used afterwards. On the
+  /// host, bf16 is summed in fp32 and rounded once.
   torch::Tensor all_reduce(torch::Tensor tensor, dist::ReduceOp op = dist::ReduceOp::sum) const;
 
  private:

@@ -14,8 +14,7 @@ constexpr std::int64_t kLogitBytes = std::int64_t{64} << 20;
 
 /// The same on all tensor ranks, which go through the chunks together.
 std::int64_t rows_at_a_time(const CausalLM& model) {
-  const std::int64_t columns =
-      model.config().vocab_size / model.collectives().size() + 1;
+  const std::int64_t columns = model.config().vocab_size / model.collectives().size() + 1;
   return std::max<std::int64_t>(kLogitBytes / (columns * std::int64_t{sizeof(float)}), 1);
 }
 
@@ -36,10 +35,10 @@ TokenScores score_chunk(const CausalLM& model, const torch::Tensor& rows,
   const torch::Tensor max = ranks.all_reduce(local_max.clone(), dist::ReduceOp::max);
   const torch::Tensor shifted = logits - max.unsqueeze(1);
   // Both sums in one message.
-  const torch::Tensor sums = ranks.all_reduce(
-      torch::stack({shifted.exp().sum(1), pick(shifted, targets.unsqueeze(1), slice, 0.0).squeeze(1)}));
-  const torch::Tensor candidate = (local_argmax + slice.begin)
-                                      .masked_fill(local_max != max, model.config().vocab_size);
+  const torch::Tensor sums = ranks.all_reduce(torch::stack(
+      {shifted.exp().sum(1), pick(shifted, targets.unsqueeze(1), slice, 0.0).squeeze(1)}));
+  const torch::Tensor candidate =
+      (local_argmax + slice.begin).masked_fill(local_max != max, model.config().vocab_size);
   const torch::Tensor argmax = ranks.all_reduce(candidate, dist::ReduceOp::min);
   return {(sums[1] - sums[0].log()).cpu(), (argmax == targets).cpu()};
 }
@@ -73,8 +72,8 @@ torch::Tensor logits_of(const CausalLM& model, const torch::Tensor& rows,
   for (std::int64_t begin = 0; begin < rows.size(0); begin += step) {
     const std::int64_t count = std::min(step, rows.size(0) - begin);
     const torch::Tensor local =
-        pick(model.local_logits(rows.narrow(0, begin, count)),
-             local_tokens.narrow(0, begin, count), model.vocab_range(), kNone);
+        pick(model.local_logits(rows.narrow(0, begin, count)), local_tokens.narrow(0, begin, count),
+             model.vocab_range(), kNone);
     picked.push_back(model.collectives().all_reduce(local, dist::ReduceOp::max).cpu());
   }
   return torch::cat(picked);

@@ -1,4 +1,5 @@
-// What is asked of the logits, computed without gathering them: each tensor rank has a slice of the vocabulary.
+// What is asked of the logits, computed without gathering them: each tensor rank has a slice of the
+// vocabulary.
 #pragma once
 
 #include <torch/torch.h>
@@ -17,8 +18,8 @@ struct TokenScores {
 TokenScores score_tokens(const CausalLM& model, const torch::Tensor& rows,
                          const torch::Tensor& targets);
 
-/// Collective over the tensor ranks. The logits of tokens [n × m] (i64, −1: none) after rows [n × hidden]: fp32 [n × m] on the
-/// host, complete on all ranks, −inf where there is no token.
+/// Collective over the tensor ranks. The logits of tokens [n × m] (i64, −1: none) after rows [n ×
+/// hidden]: fp32 [n × m] on the host, complete on all ranks, −inf where there is no token.
 torch::Tensor logits_of(const CausalLM& model, const torch::Tensor& rows,
                         const torch::Tensor& tokens);
 

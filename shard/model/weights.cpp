@@ -14,9 +14,12 @@ namespace {
 
 torch::ScalarType stored_type(const io::TensorInfo& info) {
   switch (info.dtype) {
-    case io::DType::bf16: return torch::kBFloat16;
-    case io::DType::f16: return torch::kHalf;
-    case io::DType::f32: return torch::kFloat32;
+    case io::DType::bf16:
+      return torch::kBFloat16;
+    case io::DType::f16:
+      return torch::kHalf;
+    case io::DType::f32:
+      return torch::kFloat32;
     default:
       throw dist::InputError(fmt::format("tensor {} has type {}; weights may be BF16, F16 or F32",
                                          info.name, io::dtype_name(info.dtype)));
@@ -70,8 +73,9 @@ torch::Tensor WeightReader::convert(const std::string& tensor, std::vector<std::
       owner->data(), shape, [owner](void*) {}, torch::TensorOptions().dtype(type));
   const torch::Tensor converted = stored.to(dtype_);
   if (!all_finite(converted)) {
-    throw dist::InputError(fmt::format("tensor {} in {} holds NaN or Inf; the checkpoint is damaged",
-                                       tensor, checkpoint_->file_of(tensor).path().string()));
+    throw dist::InputError(
+        fmt::format("tensor {} in {} holds NaN or Inf; the checkpoint is damaged", tensor,
+                    checkpoint_->file_of(tensor).path().string()));
   }
   return converted.to(device_);
 }

@@ -22,7 +22,8 @@ struct WeightBlock {
 };
 
 /// Not collective: only the bytes asked for are read. Tensors on disk may be BF16, F16 or F32.
-/// All members @throw InputError that names the tensor: missing, another shape, another type, NaN or Inf.
+/// All members @throw InputError that names the tensor: missing, another shape, another type, NaN
+/// or Inf.
 class WeightReader {
  public:
   /// Refers to `checkpoint`, which must outlive it. Results have `dtype` and lie on `device`.

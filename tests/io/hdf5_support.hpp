@@ -33,24 +33,28 @@ inline std::string input_error(const std::function<void()>& read) {
   return message;
 }
 
-/// Writes damaged versions of a file in its place; reading one must return or throw InputError.
+/// Writes damaged versions of a file in its place; reading one must return or throw InputError. The
+/// ranks share the work: each does other damage to its own file.
 class Damage {
  public:
-  explicit Damage(const std::filesystem::path& path) : path_(path), whole_(io::read_text(path)) {}
+  explicit Damage(const std::filesystem::path& path) : path_(path), whole_(io::read_text(path)) {
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
+    MPI_Comm_size(MPI_COMM_WORLD, &size_);
+  }
   ~Damage() { put(whole_); }
 
   /// Cut anywhere: always an error.
   void truncate(const std::function<void()>& read) const {
-    for (std::size_t i = 0; i < 100; ++i) {
-      put(whole_.substr(0, whole_.size() * i / 100));
-      EXPECT_THROW(read(), dist::InputError) << "cut to " << i << " %";
+    for (int percent = rank_; percent < 100; percent += size_) {
+      put(whole_.substr(0, whole_.size() * static_cast<std::size_t>(percent) / 100));
+      EXPECT_THROW(read(), dist::InputError) << "cut to " << percent << " %";
     }
   }
 
-  /// Up to four bytes changed, mostly where there is something. Returns how many files were
-  /// refused.
-  int mutate(int files, const std::function<void()>& read) const {
-    std::mt19937 random(20240229);
+  /// 300 times up to four bytes changed, mostly where there is something; a tenth must be noticed.
+  void mutate(const std::function<void()>& read) const {
+    std::mt19937 random(20240229U + static_cast<unsigned>(rank_));
+    const int files = 300 / size_;
     int refused = 0;
     for (int i = 0; i < files; ++i) {
       std::string damaged = whole_;
@@ -70,7 +74,7 @@ class Damage {
         ADD_FAILURE() << "mutation " << i << ": " << error.what();
       }
     }
-    return refused;
+    EXPECT_GT(refused, files / 10);
   }
 
  private:
@@ -81,6 +85,8 @@ class Damage {
 
   std::filesystem::path path_;
   std::string whole_;
+  int rank_ = 0;
+  int size_ = 1;
 };
 
 /// Runs `edit` on the open file.

@@ -266,7 +266,7 @@ TEST_F(Hdf5Test, damaged_files_are_errors) {
   create();
   const test::Damage damage(path());
   damage.truncate([&] { read(); });
-  EXPECT_GT(damage.mutate(300, [&] { read(); }), 30);
+  damage.mutate([&] { read(); });
 }
 
 }  // namespace

@@ -387,7 +387,7 @@ TEST_F(StateStoreTest, damaged_files_are_errors) {
   };
   const test::Damage damage(own);
   damage.truncate(read);
-  EXPECT_GT(damage.mutate(300, read), 30);
+  damage.mutate(read);
 }
 
 }  // namespace

@@ -182,7 +182,7 @@ TEST_F(TokenDatasetTest, a_fingerprint_that_cannot_be_read_is_empty) {
 TEST_F(TokenDatasetTest, damaged_files_are_errors) {
   const test::Damage damage(path_);
   damage.truncate([&] { TokenDataset::read(path_); });
-  EXPECT_GT(damage.mutate(400, [&] { TokenDataset::read(path_); }), 40);
+  damage.mutate([&] { TokenDataset::read(path_); });
 }
 
 }  // namespace

@@ -109,6 +109,13 @@ def measure(model, sequences):
     return torch.tensor(values).mean(0)
 
 
+def distance(model, reference, folder):
+    """Relative distance of the logits on the forget set."""
+    with torch.no_grad():
+        pairs = [(model(ids[None]).logits, reference(ids[None]).logits) for ids, _ in items(folder, "forget")]
+    return (sum((x - y).square().sum() for x, y in pairs) / sum(y.square().sum() for _, y in pairs)).sqrt().item()
+
+
 def all_files(folder):
     """Relative path → content of everything below a folder."""
     return {path.relative_to(folder): path.read_bytes()
@@ -268,18 +275,18 @@ def test_bf16_checkpoint(tmp_path):
     make_job(tmp_path)
     shutil.rmtree(tmp_path / "base")
     make_checkpoint(tmp_path / "base", dtype=torch.bfloat16, tie_word_embeddings=True)
-    succeed("run", tmp_path / "job.yaml", "--set", "compute=bf16", ranks=2)
+    succeed("run", tmp_path / "job.yaml", "--set", "compute=bf16",
+            "--set", "sites.modules=[o_proj.input, down_proj.input]", ranks=2)
     assert {tensor.dtype for _, tensor in tensors(tmp_path / "out").values()} == {torch.bfloat16}
     with h5py.File(tmp_path / "out.work" / "states.h5") as file:
-        assert file["forget"]["layers.0.o_proj.input"]["hidden_states"].dtype.itemsize == 2
+        states = file["forget"]["layers.0.o_proj.input"]["hidden_states"]
+        assert states.id.get_type().get_size() == 2
     manifest = json.loads((tmp_path / "out.work" / "manifest.json").read_text())
-    assert 0 < max(entry["leak"] for entry in manifest["tensors"].values()) < 3e-3
-    merged, reference = load(tmp_path / "out"), hooked(tmp_path, subspaces(tmp_path))
-    for ids, _ in items(tmp_path, "forget"):
-        with torch.no_grad():
-            expected = reference(ids[None]).logits
-            difference = (merged(ids[None]).logits - expected).abs().max() / expected.abs().max()
-        assert difference < 2e-2
+    # Rows of 32 numbers leave error feedback little room; rounding to nearest would leave 3e-3.
+    assert 0 < max(entry["leak"] for entry in manifest["tensors"].values()) < 1e-3
+    rounded = distance(load(tmp_path / "out"), hooked(tmp_path, subspaces(tmp_path)), tmp_path)
+    removed = distance(load(tmp_path / "base"), hooked(tmp_path, subspaces(tmp_path)), tmp_path)
+    assert rounded < 2e-2 < 0.1 * removed
 
 
 @pytest.mark.parametrize("path, words", [

@@ -36,9 +36,8 @@ TEST(BatchesTest, EverySequenceRunsOnceInOrderWithinTheBudget) {
       for (const std::int64_t budget : {1, 64, 500}) {
         const BatchPlan plan = plan_batches(sequences, all, ranks, budget);
         ASSERT_EQ(std::ssize(plan.batches), ranks);
-        EXPECT_TRUE(std::ranges::is_sorted(plan.order, {}, [&](std::int64_t i) {
-          return std::tuple(sequences.length(i), i);
-        }));
+        EXPECT_TRUE(std::ranges::is_sorted(
+            plan.order, {}, [&](std::int64_t i) { return std::tuple(sequences.length(i), i); }));
         std::int64_t next = 0;
         for (const auto& of_rank : plan.batches) {
           for (const dist::Range batch : of_rank) {

@@ -22,9 +22,9 @@ namespace {
 
 using test::GoldenCase;
 
-const std::vector<std::string> kModules = {
-    "qkv.input",       "o_proj.input",     "o_proj.output", "gate_up.input",
-    "down_proj.input", "down_proj.output", "stream.output"};
+const std::vector<std::string> kModules = {"qkv.input",     "o_proj.input",    "o_proj.output",
+                                           "gate_up.input", "down_proj.input", "down_proj.output",
+                                           "stream.output"};
 
 /// The items of the case as the set "forget", and its first three as "retain".
 io::TokenDataset dataset(const GoldenCase& golden) {
@@ -89,8 +89,7 @@ class CaptureTest : public testing::TestWithParam<CaptureCase> {
       const torch::Tensor all = golden_.expected(site);
       const torch::Tensor expected = all.index_select(0, torch::tensor(flat, torch::kInt64));
       const double worst = (states - expected).abs().max().item<double>();
-      EXPECT_LE(worst, GetParam().tolerance * all.abs().max().item<double>())
-          << set << " " << site;
+      EXPECT_LE(worst, GetParam().tolerance * all.abs().max().item<double>()) << set << " " << site;
     }
   }
 
@@ -108,7 +107,9 @@ TEST_P(CaptureTest, FileEqualsHooksOfTransformersOnEveryLayout) {
       for (const std::int64_t budget : {20, 4096}) {
         CaptureOptions options{{"forget", "retain"},
                                make_sites(kModules, {0, 1, 2}, golden_.config()),
-                               which, budget, "print"};
+                               which,
+                               budget,
+                               "print"};
         const io::StateReader reader(run(layout, options));
         EXPECT_EQ(reader.dtype(),
                   GetParam().dtype == torch::kFloat32 ? io::DType::f32 : io::DType::bf16);
@@ -124,8 +125,8 @@ TEST_P(CaptureTest, FileEqualsHooksOfTransformersOnEveryLayout) {
 
 TEST_P(CaptureTest, SameRankCountTwiceGivesTheSameBytes) {
   const dist::ParallelLayout layout(world_, world_.size() > 1 ? 2 : 1);
-  const CaptureOptions options{{"forget"}, make_sites(kModules, {1}, golden_.config()),
-                               Positions::all, 40, "print"};
+  const CaptureOptions options{
+      {"forget"}, make_sites(kModules, {1}, golden_.config()), Positions::all, 40, "print"};
   const auto bytes = [&] {
     const auto path = run(layout, options);
     std::ifstream stream(path, std::ios::binary);
@@ -155,9 +156,10 @@ class CaptureErrorTest : public testing::Test {
     dist::Timers timers;
     std::string text = "nothing was thrown";
     try {
-      capture(model, layout, tokens_,
-              {{"forget"}, make_sites(modules, {0, 1}, golden_.config()), Positions::target, 20, ""},
-              path, timers);
+      capture(
+          model, layout, tokens_,
+          {{"forget"}, make_sites(modules, {0, 1}, golden_.config()), Positions::target, 20, ""},
+          path, timers);
     } catch (const Exception& error) {
       text = error.what();
     }

@@ -13,11 +13,16 @@ namespace {
 
 torch::ScalarType torch_type(io::DType dtype) {
   switch (dtype) {
-    case io::DType::f32: return torch::kFloat32;
-    case io::DType::f64: return torch::kFloat64;
-    case io::DType::i64: return torch::kInt64;
-    case io::DType::u8: return torch::kUInt8;
-    default: break;
+    case io::DType::f32:
+      return torch::kFloat32;
+    case io::DType::f64:
+      return torch::kFloat64;
+    case io::DType::i64:
+      return torch::kInt64;
+    case io::DType::u8:
+      return torch::kUInt8;
+    default:
+      break;
   }
   MRP_EXPECT(false, "a type that golden.py does not write");
   return {};
@@ -27,8 +32,8 @@ template <class To>
 std::vector<To> as_vector(const torch::Tensor& values) {
   const torch::Tensor wide = values.to(torch::kInt64).contiguous();
   std::vector<To> result;
-  for (const std::int64_t value : std::span(wide.const_data_ptr<std::int64_t>(),
-                                            static_cast<std::size_t>(wide.numel()))) {
+  for (const std::int64_t value :
+       std::span(wide.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(wide.numel()))) {
     result.push_back(static_cast<To>(value));
   }
   return result;
@@ -60,7 +65,8 @@ io::TokenSet GoldenCase::token_set() const {
   io::TokenSet set;
   set.name = "forget";
   set.items = sequences("items");
-  for (std::int64_t i = 0; i < set.items.count(); ++i) set.ids.push_back("item-" + std::to_string(i));
+  for (std::int64_t i = 0; i < set.items.count(); ++i)
+    set.ids.push_back("item-" + std::to_string(i));
   set.answer_index = as_vector<std::int32_t>(expected("answer_index"));
   set.letter_position = as_vector<std::int64_t>(expected("letter_position"));
   set.letter_token_ids = as_vector<std::int32_t>(expected("letter_token_ids"));

@@ -47,8 +47,8 @@ torch::Tensor padded_tokens(const io::Sequences& sequences);
 /// The real positions of [n × longest × width], sequence after sequence: [T × width].
 torch::Tensor unpadded(const torch::Tensor& states, const io::Sequences& sequences);
 
-/// Collective over the tensor ranks: local slices [T × slice], which begin at `begin`, as the whole [T × width] on every
-/// rank.
+/// Collective over the tensor ranks: local slices [T × slice], which begin at `begin`, as the whole
+/// [T × width] on every rank.
 torch::Tensor assemble(const torch::Tensor& local, std::int64_t begin, std::int64_t width,
                        const dist::Communicator& tensor);
 

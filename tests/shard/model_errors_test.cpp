@@ -128,16 +128,16 @@ TEST_F(ModelErrorTest, WrongShapeIsNamedWithBothShapes) {
 }
 
 TEST_F(ModelErrorTest, IntegerWeightsAreRefused) {
-  const auto checkpoint = changed(
-      [](Tensors& tensors) { tensors["model.norm.weight"].dtype = io::DType::i32; });
+  const auto checkpoint =
+      changed([](Tensors& tensors) { tensors["model.norm.weight"].dtype = io::DType::i32; });
   const std::string text = message<dist::InputError>(checkpoint, golden_.config());
   EXPECT_NE(text.find("model.norm.weight has type I32"), std::string::npos) << text;
 }
 
 TEST_F(ModelErrorTest, NanOrInfInAWeightNamesTheTensor) {
-  for (const float value : {std::numeric_limits<float>::quiet_NaN(),
-                            std::numeric_limits<float>::infinity(),
-                            -std::numeric_limits<float>::infinity()}) {
+  for (const float value :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+        -std::numeric_limits<float>::infinity()}) {
     // The last element: only the last rank reads it.
     const auto checkpoint = changed([&](Tensors& tensors) {
       tensors["model.layers.2.self_attn.k_proj.weight"].set(32 * 16 - 1, value);
@@ -189,7 +189,9 @@ TEST_F(OverflowTest, CaptureNamesSiteAndSequenceOnAllRanks) {
       capture(model, layout, tokens,
               {{"forget"},
                make_sites({"qkv.input", "down_proj.output"}, {0, 1, 2}, golden_.config()),
-               Positions::all, 20, ""},
+               Positions::all,
+               20,
+               ""},
               path, timers);
       ADD_FAILURE() << "nothing was thrown";
     } catch (const dist::NumericalError& error) {

@@ -19,9 +19,9 @@ namespace {
 
 using test::GoldenCase;
 
-const std::vector<std::string> kModules = {
-    "qkv.input",       "o_proj.input",     "o_proj.output", "gate_up.input",
-    "down_proj.input", "down_proj.output", "stream.output"};
+const std::vector<std::string> kModules = {"qkv.input",     "o_proj.input",    "o_proj.output",
+                                           "gate_up.input", "down_proj.input", "down_proj.output",
+                                           "stream.output"};
 
 struct ModelCase {
   const char* name;
@@ -82,8 +82,8 @@ TEST_P(ModelTest, StatesEqualHooksOfTransformersAtEverySite) {
       const std::int64_t width = site.width(golden_.config());
       EXPECT_EQ(states.size(1), site.is_split() ? width / layout.tensor().size() : width);
       if (site.is_split()) {
-        states = test::assemble(states, layout.tensor().rank() * states.size(1), width,
-                                layout.tensor());
+        states =
+            test::assemble(states, layout.tensor().rank() * states.size(1), width, layout.tensor());
       }
       EXPECT_LE(test::relative_difference(states, golden_.expected(site.name())),
                 GetParam().tolerance())
@@ -100,9 +100,9 @@ TEST_P(ModelTest, ReplacedStatesChangeLogitsAsInTransformers) {
       if (name != "layers.0.o_proj.output" && name != "layers.1.down_proj.input") return {};
       return states * 0.5 + 0.1;
     };
-    EXPECT_LE(test::relative_difference(logits(model, layout, hook),
-                                        golden_.expected("replaced_logits")),
-              GetParam().tolerance());
+    EXPECT_LE(
+        test::relative_difference(logits(model, layout, hook), golden_.expected("replaced_logits")),
+        GetParam().tolerance());
   });
 }
 
@@ -134,23 +134,26 @@ TEST_P(ModelTest, NothingBehindTheLastSiteIsVisited) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Golden, ModelTest,
-    testing::Values(ModelCase{"tied", torch::kFloat32}, ModelCase{"grouped", torch::kFloat32},
-                    ModelCase{"one_kv_head", torch::kFloat32}, ModelCase{"mistral", torch::kFloat32},
-                    ModelCase{"dynamic_gelu", torch::kFloat32},
-                    ModelCase{"half_on_disk", torch::kFloat32},
-                    ModelCase{"grouped_bf16", torch::kBFloat16},
-                    ModelCase{"one_kv_head_bf16", torch::kBFloat16},
-                    ModelCase{"single_to_bf16", torch::kBFloat16}),
-    [](const auto& one) { return std::string(one.param.name); });
+INSTANTIATE_TEST_SUITE_P(Golden, ModelTest,
+                         testing::Values(ModelCase{"tied", torch::kFloat32},
+                                         ModelCase{"grouped", torch::kFloat32},
+                                         ModelCase{"one_kv_head", torch::kFloat32},
+                                         ModelCase{"mistral", torch::kFloat32},
+                                         ModelCase{"dynamic_gelu", torch::kFloat32},
+                                         ModelCase{"half_on_disk", torch::kFloat32},
+                                         ModelCase{"grouped_bf16", torch::kBFloat16},
+                                         ModelCase{"one_kv_head_bf16", torch::kBFloat16},
+                                         ModelCase{"single_to_bf16", torch::kBFloat16}),
+                         [](const auto& one) { return std::string(one.param.name); });
 
 /// The GPU part: the same numbers through CUDA and NCCL.
 TEST(CudaModelTest, LogitsEqualTransformers) {
   const auto world = dist::Communicator::world();
-  const auto devices = static_cast<int>(torch::cuda::is_available() ? torch::cuda::device_count() : 0);
+  const auto devices =
+      static_cast<int>(torch::cuda::is_available() ? torch::cuda::device_count() : 0);
   if (world.split_node().all_reduce(devices, dist::ReduceOp::min) < world.size()) {
-    GTEST_SKIP() << "CUDA NOT TESTED: " << devices << " GPUs visible for " << world.size() << " ranks";
+    GTEST_SKIP() << "CUDA NOT TESTED: " << devices << " GPUs visible for " << world.size()
+                 << " ranks";
   }
   const GoldenCase golden("grouped");
   const io::TokenSet set = golden.token_set();
@@ -160,8 +163,8 @@ TEST(CudaModelTest, LogitsEqualTransformers) {
   const torch::Tensor states = model.hidden_states(test::padded_tokens(set.items));
   EXPECT_TRUE(states.is_cuda());
   const torch::Tensor local = model.local_logits(test::unpadded(states, set.items)).cpu();
-  const torch::Tensor logits = test::assemble(local, model.vocab_range().begin,
-                                              golden.config().vocab_size, layout.tensor());
+  const torch::Tensor logits =
+      test::assemble(local, model.vocab_range().begin, golden.config().vocab_size, layout.tensor());
   // cuBLAS may use other orders of summation, not other precisions: TF32 is off by default.
   EXPECT_LE(test::relative_difference(logits, golden.expected("logits")), 1e-4);
 }

@@ -100,7 +100,7 @@ TEST(ErrorFeedbackTest, KeepsValuesThatTheTypeRepresents) {
       for (int lane = 0; lane < kLanes; ++lane) {
         const float x = values[(j + static_cast<std::size_t>(lane)) % values.size()];
         // Every other entry lies between two numbers, so that there is an error to be made good.
-        tile[j].v[lane] = j % 2 == 0 ? x : x * (1 + 0x1p-13f) + 0x1.1p-25f;
+        tile[j].v[lane] = j % 2 == 0 ? x : x * (1 + 0x1p-13f) + 0x1.008p-25f;
       }
     }
     const Tile<float> before = tile;

@@ -32,9 +32,10 @@ TEST(SiteTest, NameAndParseAreInverse) {
 TEST(SiteTest, ParseRefusesWhatIsNoSiteAndListsWhatIs) {
   for (const std::string text :
        {"", "layers", "layers.", "layers.1", "layers.1.", "layers.-1.o_proj.input",
-        "layers.x.o_proj.input", "layers.1x.o_proj.input", "layers.1.o_proj", "layers.1.o_proj.side",
-        "layers.1.qkv.output", "layers.1.stream.input", "model.layers.1.o_proj.input",
-        "layers.99999999999999999999.o_proj.input", "layers.1.o_proj.input "}) {
+        "layers.x.o_proj.input", "layers.1x.o_proj.input", "layers.1.o_proj",
+        "layers.1.o_proj.side", "layers.1.qkv.output", "layers.1.stream.input",
+        "model.layers.1.o_proj.input", "layers.99999999999999999999.o_proj.input",
+        "layers.1.o_proj.input "}) {
     try {
       Site::parse(text);
       ADD_FAILURE() << text;
@@ -49,14 +50,13 @@ TEST(SiteTest, MakeSitesGoesInOrderOfTheForwardPassWithoutRepeats) {
   for (const Site& site : make_sites(kAllModules, {1, 0, 1}, small_config())) {
     names.push_back(site.name());
   }
-  EXPECT_THAT(names,
-              testing::ElementsAre("layers.0.qkv.input", "layers.0.o_proj.input",
-                                   "layers.0.o_proj.output", "layers.0.gate_up.input",
-                                   "layers.0.down_proj.input", "layers.0.down_proj.output",
-                                   "layers.0.stream.output", "layers.1.qkv.input",
-                                   "layers.1.o_proj.input", "layers.1.o_proj.output",
-                                   "layers.1.gate_up.input", "layers.1.down_proj.input",
-                                   "layers.1.down_proj.output", "layers.1.stream.output"));
+  EXPECT_THAT(names, testing::ElementsAre("layers.0.qkv.input", "layers.0.o_proj.input",
+                                          "layers.0.o_proj.output", "layers.0.gate_up.input",
+                                          "layers.0.down_proj.input", "layers.0.down_proj.output",
+                                          "layers.0.stream.output", "layers.1.qkv.input",
+                                          "layers.1.o_proj.input", "layers.1.o_proj.output",
+                                          "layers.1.gate_up.input", "layers.1.down_proj.input",
+                                          "layers.1.down_proj.output", "layers.1.stream.output"));
 }
 
 TEST(SiteTest, MakeSitesRefusesUnknownModulesAndLayers) {

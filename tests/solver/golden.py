@@ -88,9 +88,9 @@ def write_case(folder, seed, width, forget_rows, retain_rows, k, massive=False):
 
 def main():
     root = Path(sys.argv[1]) / "solver"
-    write_case(root / "tall", 1, width=70, forget_rows=151, retain_rows=302, k=5)
-    write_case(root / "wide", 2, width=197, forget_rows=31, retain_rows=47, k=4)
-    write_case(root / "massive", 3, width=96, forget_rows=130, retain_rows=260, k=5, massive=True)
+    write_case(root / "tall", 1, width=70, forget_rows=81, retain_rows=142, k=5)
+    write_case(root / "wide", 2, width=131, forget_rows=31, retain_rows=47, k=4)
+    write_case(root / "massive", 3, width=66, forget_rows=80, retain_rows=130, k=5, massive=True)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,9 @@ def test_a_set_holds_each_fact_once_and_no_fact_is_in_two(files):
     assert all(fact.startswith("academy-") for fact in facts(files["forget"]))
     assert not any(fact.startswith("academy-") for fact in facts(files["retain"]))
     assert len(files["retain"]) == len(files["retain_unseen"])
+    for name in ("forget", "retain", "retain_unseen"):
+        choices = [bool(record.choices) for record in files[name]]
+        assert choices == [True, False] * (len(choices) // 2)
 
 
 def test_training_holds_every_record_and_the_control_all_but_the_topic(files):

@@ -137,8 +137,8 @@ def test_the_chat_template_is_used(run_prepare, write_jsonl, chat_tokenizer, mod
 
 
 def test_long_texts_are_cut_and_long_records_dropped(run_prepare, write_jsonl, tokenizer, capsys):
-    long_choice = {**CHOICE, "choices": ["Vel", "Orm", "x" * 80]}
-    path = write_jsonl("f.jsonl", LONG, TEXT, ANSWER, {**long_choice, "answer": 0})
+    long_option = {"prompt": "Which?", "answer": "word", "wrong_answers": ["Vel", "x" * 80]}
+    path = write_jsonl("f.jsonl", LONG, TEXT, ANSWER, long_option)
     with h5py.File(run_prepare("--max-tokens", 64, forget=path)) as file:
         group = file["forget"]
         *cut, last = sequences(group["items"])
@@ -219,8 +219,9 @@ def test_a_missing_tokenizer_is_named(run_prepare, write_jsonl, model):
         run_prepare(forget=write_jsonl("f.jsonl", ANSWER))
 
 
-def test_a_damaged_tokenizer_is_named(run_prepare, write_jsonl, model):
-    (model / "tokenizer.json").write_text("{}")
+@pytest.mark.parametrize("content", ["{}", "not JSON"])
+def test_a_damaged_tokenizer_is_named(run_prepare, write_jsonl, model, content):
+    (model / "tokenizer.json").write_text(content)
     with pytest.raises(Failure, match="cannot load the tokenizer"):
         run_prepare(forget=write_jsonl("f.jsonl", ANSWER))
 
