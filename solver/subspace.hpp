@@ -26,8 +26,11 @@ enum class Route { automatic, feature_space, sample_space };
 struct SubspaceOptions {
   Rule rule = Rule::gevp;
   ProjectorKind projector = ProjectorKind::oblique;
-  std::optional<std::int64_t> dimension;  ///< fixed k; automatic when empty
-  std::int64_t max_dimension = 32;        ///< cap of an automatic k
+  /// Fixed k. Empty: as many as eigenvalues of the gevp pencil lie above its null edge
+  /// (null_edge.hpp), whatever the rule, because in how many dimensions forget exceeds retain is a
+  /// matter of the states, not of the rule.
+  std::optional<std::int64_t> dimension;
+  std::int64_t max_dimension = 32;  ///< cap of an automatic k
   double ridge = 1e-2;
   double alpha = 1.25;         ///< cpca
   double retain_energy = 0.9;  ///< retain_complement: r holds this share of tr(C_r)
@@ -40,17 +43,20 @@ struct Subspace {
   std::int64_t width = 0;
   std::int64_t k = 0;
   std::vector<double> a, b;
-  std::vector<double> eigenvalues;  ///< descending, max(k, computed)
-  double null_edge = 0;             ///< 0 when k was fixed
-  double retain_distortion = 0;     ///< E_r‖h − P h‖² / E_r‖h‖²
-  double forget_removed = 0;        ///< the same over forget states
+  /// Of the rule's own matrix, descending; with gevp and an automatic k as many as were looked at,
+  /// else k (none for random).
+  std::vector<double> eigenvalues;
+  double null_edge = 0;          ///< of the gevp pencil; 0 when k was fixed
+  double retain_distortion = 0;  ///< E_r‖h − P h‖² / E_r‖h‖²
+  double forget_removed = 0;     ///< the same over forget states
   Route route = Route::feature_space;
 };
 
-/// Collective over the grid; the sources must be the same on all its ranks. Results are the same on
-/// all ranks bit for bit. @throws NumericalError: non-finite states (row and sequence), failed
-/// factorisation.
-/// @throws InputError: no rows, k above what the states span.
+/// Collective over the grid; the sources must hold the same on all its ranks, each of which reads
+/// the parts that it needs. Results are the same on all ranks bit for bit, and so are errors.
+/// @throws NumericalError: non-finite states (row and sequence), failed factorisation.
+/// @throws InputError: no rows, k above what the states span, too few sequences for an automatic k.
+/// @throws UsageError: an option out of range.
 Subspace find_subspace(const BlacsGrid& grid, const StateSource& forget, const StateSource& retain,
                        const SubspaceOptions& options);
 
