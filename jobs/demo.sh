@@ -12,7 +12,8 @@ demo=$cache/demo
 bash jobs/setup.sh
 mkdir -p "$demo"
 "$cache/venv/bin/python" jobs/py/demo_data.py --output "$demo/data"
-"$cache/venv/bin/python" jobs/py/train_model.py --data "$demo/data/train.jsonl" --output "$demo/model"
+"$cache/venv/bin/python" jobs/py/train_model.py --data "$demo/data/train.jsonl" \
+  --output "$demo/model" --target-accuracy 0.999
 cat >"$demo/job.yaml" <<EOF
 model: model
 output: unlearned

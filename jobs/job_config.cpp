@@ -83,7 +83,7 @@ class Binder {
   void read_file(const std::string& text) {
     const YAML::Node root = load(text, file_);
     override_.clear();
-    section(root, "");
+    section(root, "", root.Mark());
     root_ = root.Mark();
   }
 
@@ -128,14 +128,20 @@ class Binder {
 
   std::string place(const YAML::Mark& mark) const {
     if (!override_.empty()) return override_;
+    if (mark.is_null()) return file_ + ":1:1";  // an empty file
     return fmt::format("{}:{}:{}", file_, mark.line + 1, mark.column + 1);
   }
 
-  void section(const YAML::Node& node, const std::string& path) {
+  /// Where a value stands, or its key when there is no value.
+  static YAML::Mark mark_of(const YAML::Node& value, const YAML::Mark& key) {
+    return value.IsNull() ? key : value.Mark();
+  }
+
+  void section(const YAML::Node& node, const std::string& path, const YAML::Mark& mark) {
     if (!node.IsMap()) {
-      throw dist::UsageError(fmt::format("{}: {} must be a section with the keys {}, not {}",
-                                         place(node.Mark()), path.empty() ? "the job" : path,
-                                         fmt::join(names_below(path), ", "), describe(node)));
+      throw dist::UsageError(fmt::format(
+          "{}: {} must be a section with the keys {}, not {}", place(mark_of(node, mark)),
+          path.empty() ? "the job" : path, fmt::join(names_below(path), ", "), describe(node)));
     }
     if (override_.empty()) sections_.emplace(path, node.Mark());
     for (const auto& pair : node) {
@@ -158,20 +164,20 @@ class Binder {
     const std::string parent = dot == std::string::npos ? "" : path.substr(0, dot);
     const std::string name = dot == std::string::npos ? path : path.substr(dot + 1);
     for (const Key& key : keys()) {
-      if (key.path == path || key.path == parent + ".*") return bind(key, path, name, value);
+      if (key.path == path || key.path == parent + ".*") return bind(key, path, name, value, mark);
     }
     const auto known = names_below(parent);
-    if (!names_below(path).empty()) return section(value, path);
+    if (!names_below(path).empty()) return section(value, path, mark);
     throw dist::UsageError(fmt::format(
         "{}: unknown key \"{}\"{} (allowed{}: {})", place(mark), path, suggestion(name, known),
         parent.empty() ? "" : " in " + parent, fmt::join(known, ", ")));
   }
 
   void bind(const Key& key, const std::string& path, const std::string& name,
-            const YAML::Node& value) {
+            const YAML::Node& value, const YAML::Mark& mark) {
     if (!key.bind(config, name, value)) {
-      throw dist::UsageError(fmt::format("{}: {} must be {}, not {}{}", place(value.Mark()), path,
-                                         key.allowed, describe(value),
+      throw dist::UsageError(fmt::format("{}: {} must be {}, not {}{}", place(mark_of(value, mark)),
+                                         path, key.allowed, describe(value),
                                          suggestion(odd_word(value, key.choices), key.choices)));
     }
     bound_.insert(key.path);

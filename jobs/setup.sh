@@ -2,7 +2,7 @@
 # Installs what is missing, makes the Python environment and builds mrp; a second run does only what
 # changed.
 #
-#   bash jobs/setup.sh
+#   bash jobs/setup.sh [further Debian packages]
 #   MRP_BUILD_DIR=build-other bash jobs/setup.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,6 +14,7 @@ packages=(
   openmpi-bin libopenmpi-dev libscalapack-openmpi-dev libopenblas-dev libhdf5-openmpi-dev hdf5-tools
   libcli11-dev libfmt-dev libspdlog-dev libyaml-cpp-dev nlohmann-json3-dev libxxhash-dev libssl-dev
   libgtest-dev libgmock-dev libbenchmark-dev
+  "$@"
 )
 
 # Runs a command up to four times: downloads fail now and then.

@@ -94,8 +94,9 @@ TEST(JobConfigTest, EveryKeyIsShownAndHasADefaultUnlessRequired) {
     if (pointer.ends_with("/*")) pointer.resize(pointer.size() - 2);
     EXPECT_TRUE(shown.contains(json::json_pointer(pointer))) << key.path;
   }
-  EXPECT_THAT(table, testing::HasSubstr(
-                         "| `subspace.dimension` | auto or an integer from 1 to 1000000 | `auto` |"));
+  EXPECT_THAT(table,
+              testing::HasSubstr(
+                  "| `subspace.dimension` | auto or an integer from 1 to 1000000 | `auto` |"));
   EXPECT_THAT(table, testing::HasSubstr("| `model` | a path | required |"));
   EXPECT_EQ(shown["subspace"]["ridge"], 0.01);
   EXPECT_EQ(shown["sites"]["layers"], "all");
@@ -131,6 +132,10 @@ struct ErrorCase {
   std::vector<std::string> overrides;
   std::string message;
 };
+
+void PrintTo(const ErrorCase& tested, std::ostream* out) {
+  *out << tested.name;
+}
 
 class JobErrorTest : public testing::TestWithParam<ErrorCase> {};
 
@@ -310,7 +315,7 @@ INSTANTIATE_TEST_SUITE_P(
                   {},
                   "job.yaml: work " + std::filesystem::absolute("out/w").string() +
                       " overlaps with the model or the output; choose another directory"}),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& tested) { return tested.param.name; });
 
 }  // namespace
 }  // namespace mrp::jobs
