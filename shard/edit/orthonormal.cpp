@@ -42,11 +42,12 @@ MRP_VECTOR_CLONES void solve_rows(double* v, std::int64_t rows, std::int64_t k, 
   }
 }
 
-/// In place: the upper triangle of g becomes R with Rᵀ R = g + shift · I. False if it is not
-/// positive.
+/// In place: the upper triangle of g becomes R with Rᵀ R = g + shift · diag(g). False if that is
+/// not positive definite.
 bool cholesky(std::vector<double>& g, std::size_t k, double shift) {
+  for (std::size_t i = 0; i < k; ++i) g[i * k + i] *= 1 + shift;
   for (std::size_t i = 0; i < k; ++i) {
-    const double pivot = g[i * k + i] + shift;
+    const double pivot = g[i * k + i];
     if (!(pivot > 0)) return false;
     const double root = std::sqrt(pivot);
     g[i * k + i] = root;
@@ -104,24 +105,12 @@ std::vector<double> orthonormalise(std::vector<double>& v, std::int64_t k,
       if (is_dependent(total, n)) break;
       return total;
     }
-    std::vector<double> r(n * n, 0.0);
-    if (round == 0) {  // first only the lengths, so that no scale of the columns does harm
-      for (std::size_t i = 0; i < n; ++i) r[i * n + i] = std::sqrt(g[i * n + i]);
-    } else {
-      r = g;
+    std::vector<double> r = g;
+    if (!cholesky(r, n, 0.0)) {
       // Nearly dependent columns: a shift above the rounding errors of g keeps the pivots positive;
       // the next rounds repair what it spoils.
-      const double shift = 1e-15 * static_cast<double>(rows + k) * static_cast<double>(k);
-      if (!cholesky(r, n, 0.0)) {
-        r = g;
-        if (!cholesky(r, n, shift)) break;
-      }
-    }
-    for (std::size_t i = 0; i < n; ++i) {
-      if (!(r[i * n + i] > 0) || !std::isfinite(r[i * n + i])) {
-        throw dist::NumericalError(fmt::format(
-            "{}: a removed direction is zero or not finite; solve the site again", what));
-      }
+      r = g;
+      if (!cholesky(r, n, 1e-15 * static_cast<double>(rows + k) * static_cast<double>(k))) break;
     }
     solve_rows(v.data(), rows, k, r.data());
     multiply_left(r, total, n);
