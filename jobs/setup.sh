@@ -80,7 +80,7 @@ make_environment() {
 build_program() {
   echo "setup: building $build"
   cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DMRP_PYTHON="$venv/bin/python"
-  cmake --build "$build"
+  cmake --build "$build" --target mrp
 }
 
 install_packages
