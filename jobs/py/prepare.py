@@ -14,7 +14,7 @@ BATCH = 256
 
 
 def fixed(texts):
-    """Texts as HDF5 stores them in place: its variable-length texts can crash readers when damaged."""
+    """Texts of fixed length: damaged variable-length ones can crash the readers of HDF5."""
     encoded = np.char.encode(np.asarray(texts, str), "utf-8")
     return encoded.astype(h5py.string_dtype("utf-8", max(1, encoded.itemsize)))
 

@@ -22,7 +22,7 @@ LIBRARIES = {
     "spdlog": (r"spdlog/", {"dist"}),
     "HDF5": (r"(hdf5|hdf5_hl|H5\w+)\.h$", {"io"}),
     "hashes": (r"(xxhash\.h|openssl/)", {"io"}),
-    "JSON": (r"nlohmann/", {"io", "jobs"}),
+    "JSON": (r"nlohmann/", {"io", "shard", "jobs"}),
     "LibTorch": (r"(torch|ATen|c10)/", {"shard", "jobs"}),
     "YAML and command line": (r"(yaml-cpp|CLI)/", {"jobs"}),
     "BLAS and ScaLAPACK": (r"(cblas|lapacke?|scalapack|blacs|mkl\w*|openblas\w*)\b", {"solver"}),

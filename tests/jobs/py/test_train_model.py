@@ -81,7 +81,8 @@ def test_a_target_out_of_reach_is_an_error_and_writes_nothing(run_train, tmp_pat
 
 
 @pytest.mark.parametrize(("arguments", "what"), [
-    (["--hidden", 33], "--hidden is not a multiple"), (["--heads", 3], "--hidden is not a multiple"),
+    (["--hidden", 33], "--hidden is not a multiple"),
+    (["--heads", 3], "--hidden is not a multiple"),
     (["--kv-heads", 3], "--heads not of --kv-heads"), (["--layers", 0], "a size is below 1"),
     (["--vocab", 100], "tokens, --vocab 100, raise it")])
 def test_sizes_that_cannot_be(run_train, arguments, what):
