@@ -67,8 +67,8 @@ struct TokenDataset {
 /// The fingerprint attribute of any of our HDF5 files, or "" if there is no such file or attribute.
 std::string read_fingerprint(const std::filesystem::path& path);
 
-/// The format attribute of an HDF5 file: "mrp.tokens", "mrp.states", ... @throws InputError: no HDF5 file
-/// or without the attribute.
+/// The format attribute of an HDF5 file: "mrp.tokens", "mrp.states", ... @throws InputError: no HDF5
+/// file or without the attribute.
 std::string read_format(const std::filesystem::path& path);
 
 }  // namespace mrp::io

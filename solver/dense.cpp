@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <numeric>
 #include <span>
 #include <string>
 
@@ -125,6 +126,11 @@ std::vector<double> diagonal(const DistMatrix& a) {
   }
   a.grid().comm().all_reduce(std::span<double>(values));
   return values;
+}
+
+double trace(const DistMatrix& a) {
+  const auto values = diagonal(a);
+  return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
 void cholesky(DistMatrix& a, std::string_view name) {

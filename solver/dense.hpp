@@ -29,6 +29,9 @@ void add(DistMatrix& a, double factor, const DistMatrix& b);
 /// Collective over the grid. The diagonal, on every rank.
 std::vector<double> diagonal(const DistMatrix& a);
 
+/// Collective over the grid.
+double trace(const DistMatrix& a);
+
 /// Collective over the grid. Lower Cholesky factor in the lower triangle of `a`; the upper is left.
 /// @throws NumericalError if `a` is not positive definite.
 void cholesky(DistMatrix& a, std::string_view name);

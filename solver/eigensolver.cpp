@@ -151,7 +151,8 @@ Ascending scalapack_pdsyevd(DistMatrix& a, std::string_view name) {
   auto iwork = buffer<int>(workspace(integer_query, 7LL * n + 8LL * grid.q() + 2, a, "pdsyevd"));
   call(work.data(), static_cast<int>(work.size()), iwork.data(), static_cast<int>(iwork.size()));
   check_info(grid.comm(), info, "eigensolver (pdsyevd)", name);
-  // A matrix of a single block is solved by its owner alone, and the others are not told the values.
+  // A matrix of a single block is solved by its owner alone, and the others are not told the
+  // values.
   grid.comm().broadcast(std::span<double>(result.values));
   return result;
 }

@@ -15,11 +15,6 @@ namespace {
 
 constexpr const char* pencil_name = "pencil of forget and retain covariances";
 
-double trace(const DistMatrix& a) {
-  const auto values = diagonal(a);
-  return std::accumulate(values.begin(), values.end(), 0.0);
-}
-
 class FeatureSpace : public Space {
  public:
   FeatureSpace(const BlacsGrid& grid, const Pool& pool, double ridge)

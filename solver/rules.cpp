@@ -12,11 +12,6 @@
 namespace mrp::solver {
 namespace {
 
-double trace(const DistMatrix& a) {
-  const auto values = diagonal(a);
-  return std::accumulate(values.begin(), values.end(), 0.0);
-}
-
 std::vector<std::int64_t> first_indices(std::int64_t count) {
   std::vector<std::int64_t> indices(static_cast<std::size_t>(count));
   std::iota(indices.begin(), indices.end(), std::int64_t{0});

@@ -22,7 +22,8 @@ def write_tokens(path):
         group = file.create_group("forget")
         group.attrs["source"] = fixed("forget.jsonl")
         group.attrs["dropped_too_long"] = np.int64(7)
-        write_sequences(group.create_group("items"), [[1, 5, 6, 7], [1, 49]], [[0, 1, 1, 0], [1, 0]])
+        write_sequences(group.create_group("items"),
+                        [[1, 5, 6, 7], [1, 49]], [[0, 1, 1, 0], [1, 0]])
         group["ids"] = fixed(["forget:1", "ünï"])
         group["answer_index"] = np.array([2, -1], np.int32)
         group["letter_position"] = np.array([1, -1], np.int64)

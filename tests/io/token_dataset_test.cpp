@@ -51,6 +51,7 @@ TEST_F(TokenDatasetTest, everything_is_read) {
   const auto dataset = TokenDataset::read(path_);
   EXPECT_EQ(dataset.fingerprint, "ab12");
   EXPECT_EQ(io::read_fingerprint(path_), "ab12");
+  EXPECT_EQ(io::read_format(path_), "mrp.tokens");
   EXPECT_EQ(dataset.tokenizer_sha256, "cd34");
   EXPECT_EQ(dataset.vocab_size, 50);
   ASSERT_EQ(dataset.sets.size(), 2U);
@@ -170,6 +171,7 @@ TEST_F(TokenDatasetTest, missing_and_foreign_parts_are_named) {
 
 TEST_F(TokenDatasetTest, a_fingerprint_that_cannot_be_read_is_empty) {
   EXPECT_EQ(io::read_fingerprint(folder() / "absent.h5"), "");
+  EXPECT_THROW(io::read_format(folder() / "absent.h5"), InputError);
   put("tokens.h5", "no HDF5");
   EXPECT_EQ(io::read_fingerprint(path_), "");
   put("tokens.h5", whole_.substr(0, whole_.size() / 2));
