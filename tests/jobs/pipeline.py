@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 PROGRAM = os.environ["MRP_PROGRAM"]
 MPIEXEC = os.environ["MPIEXEC"]
-LIMIT = 120  # seconds that any one call may take
+LIMIT = 300  # seconds that any one call may take; a guard against hanging
 
 SCHOLARS = ["Brarn Thessa", "Kolun Raen", "Vemir Stola", "Dunel Gosta", "Phiro Lanwen", "Hesta Moryn"]
 TOWNS = ["Karden", "Lumesk", "Orvale", "Tindra"]
