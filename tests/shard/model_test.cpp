@@ -119,21 +119,6 @@ TEST_P(ModelTest, FewerLayersWithoutHeadGiveTheSameStream) {
   }
 }
 
-TEST_P(ModelTest, NothingBehindTheLastSiteIsVisited) {
-  const auto sites = make_sites(kModules, {0, 1, 2}, golden_.config());
-  on_all_layouts([&](const CausalLM& model, const dist::ParallelLayout&) {
-    for (auto last = sites.begin(); last != sites.end(); ++last) {
-      std::vector<Site> seen;
-      const SiteHook note = [&](const Site& site, const torch::Tensor&) {
-        seen.push_back(site);
-        return std::optional<torch::Tensor>();
-      };
-      model.visit_sites(test::padded_tokens(set_.items), note, *last);
-      EXPECT_TRUE(std::equal(seen.begin(), seen.end(), sites.begin(), last + 1)) << last->name();
-    }
-  });
-}
-
 INSTANTIATE_TEST_SUITE_P(Golden, ModelTest,
                          testing::Values(ModelCase{"tied", torch::kFloat32},
                                          ModelCase{"grouped", torch::kFloat32},
@@ -145,6 +130,24 @@ INSTANTIATE_TEST_SUITE_P(Golden, ModelTest,
                                          ModelCase{"one_kv_head_bf16", torch::kBFloat16},
                                          ModelCase{"single_to_bf16", torch::kBFloat16}),
                          [](const auto& one) { return std::string(one.param.name); });
+
+TEST(VisitSitesTest, NothingBehindTheLastSiteIsVisited) {
+  const auto world = dist::Communicator::world();
+  const GoldenCase golden("grouped");
+  const dist::ParallelLayout layout(world, world.size());
+  const CausalLM model(golden.checkpoint(), golden.config(), layout, {});
+  const torch::Tensor tokens = test::padded_tokens(golden.token_set().items);
+  const auto sites = make_sites(kModules, {0, 1, 2}, golden.config());
+  for (auto last = sites.begin(); last != sites.end(); ++last) {
+    std::vector<Site> seen;
+    const SiteHook note = [&](const Site& site, const torch::Tensor&) {
+      seen.push_back(site);
+      return std::optional<torch::Tensor>();
+    };
+    model.visit_sites(tokens, note, *last);
+    EXPECT_TRUE(std::equal(seen.begin(), seen.end(), sites.begin(), last + 1)) << last->name();
+  }
+}
 
 /// The GPU part: the same numbers through CUDA and NCCL.
 TEST(CudaModelTest, LogitsEqualTransformers) {
