@@ -66,7 +66,7 @@ void abort_job(const std::exception_ptr& failure) {
   const Failure described = describe(failure);
   if (!described.reporter && mpi_is_up()) {
     // The rank that prints ends this one; should it be gone, this one ends the job itself.
-    std::this_thread::sleep_for(std::chrono::seconds(30));
+    std::this_thread::sleep_for(std::chrono::seconds(10));
     end_job(static_cast<int>(described.code));
   }
   abort_job(described.message.c_str(), static_cast<int>(described.code));

@@ -43,7 +43,7 @@ def test_failure_ends_the_whole_job_with_one_message(ranks, mode, status, messag
     assert returned == status
     assert stderr.count("mrp: error:") == 1
     assert f"mrp: error: {message}\n" in stderr
-    assert seconds < 25, "the job ended only because the silent ranks gave up waiting"
+    assert seconds < 9, "the job ended only because the silent ranks gave up waiting"
 
 
 @pytest.mark.parametrize("mode, status", [("before", 2), ("after", 5)])
