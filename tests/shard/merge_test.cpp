@@ -135,6 +135,33 @@ TEST_F(MergeTest, BytesDoNotDependOnRanksOrBlocks) {
   }
 }
 
+TEST_F(MergeTest, WideMatricesAreCutIntoSlabsOfColumns) {
+  io::ModelConfig config = test::tiny_config();
+  config.intermediate_size = 4500;  // three slabs of at least 4 KiB a row
+  const fs::path input = folder_.path() / "in";
+  const std::string name = "model.layers.0.mlp.down_proj.weight";
+  on_root([&] {
+    fs::create_directories(input);
+    std::mt19937_64 random(3);
+    const Matrix w = test::random_matrix(config.hidden_size, 4500, 0.1, random);
+    const std::vector<std::byte> bytes = test::to_bytes(w, io::DType::bf16);
+    io::write_safetensors(input / "model.safetensors",
+                          {{name, io::DType::bf16, {config.hidden_size, 4500}, bytes}});
+  });
+  const io::Checkpoint checkpoint(input);
+  const io::SubspaceFile file = subspaces({"layers.0.down_proj.output"});
+  const EditPlan plan = make_edit_plan(checkpoint, config, file);
+  dist::Timers timers;
+  MergeOptions slabs;
+  slabs.block_bytes = 1;
+  merge(checkpoint, plan, file, slabs, folder_.path() / "slabs", comm_, timers);
+  merge(checkpoint, plan, file, {}, folder_.path() / "whole", comm_, timers);
+  EXPECT_EQ(test::read_files(folder_.path() / "slabs"), test::read_files(folder_.path() / "whole"));
+  const auto expected = dense_merge(test::read_tensors(checkpoint), plan, file);
+  const io::Checkpoint merged(folder_.path() / "slabs");
+  EXPECT_LE(test::distance(test::read_tensors(merged).at(name), expected.at(name)), 4e-3);
+}
+
 TEST_F(MergeTest, EverythingElseIsByteIdentical) {
   for (const std::int64_t shards : {1, 3}) {
     const fs::path input = make("in" + std::to_string(shards), {.shards = shards});

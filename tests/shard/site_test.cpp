@@ -32,8 +32,8 @@ TEST(SiteTest, NameAndParseAreInverse) {
 TEST(SiteTest, ParseRefusesWhatIsNoSiteAndListsWhatIs) {
   for (const std::string text :
        {"", "layers", "layers.", "layers.1", "layers.1.", "layers.-1.o_proj.input",
-        "layers.x.o_proj.input", "layers.1x.o_proj.input", "layers.1.o_proj",
-        "layers.1.o_proj.side", "layers.1.qkv.output", "layers.1.stream.input",
+        "layers.x.o_proj.input", "layers.1x.o_proj.input", "layers.1xo_proj.input",
+        "layers.1.o_proj", "layers.1.o_proj.side", "layers.1.qkv.output", "layers.1.stream.input",
         "model.layers.1.o_proj.input", "layers.99999999999999999999.o_proj.input",
         "layers.1.o_proj.input "}) {
     try {
