@@ -208,6 +208,7 @@ void capture_set(const CausalLM& model, const dist::ParallelLayout& layout, cons
 void capture(const CausalLM& model, const dist::ParallelLayout& layout,
              const io::TokenDataset& tokens, const CaptureOptions& options,
              const std::filesystem::path& output, dist::Timers& timers) {
+  const c10::InferenceMode inference;
   MRP_EXPECT(!options.sets.empty() && !options.sites.empty());
   std::vector<Site> sites = options.sites;
   std::ranges::sort(sites);

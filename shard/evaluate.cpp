@@ -236,6 +236,7 @@ void check_finite(const std::vector<SequenceScore>& scores, const std::string& w
 
 SetMetrics evaluate(const CausalLM& model, const dist::ParallelLayout& layout,
                     const io::TokenSet& set, std::int64_t batch_tokens) {
+  const c10::InferenceMode inference;
   const io::Sequences& options = set.options.sequences;
   const std::string what_items = fmt::format("set {}", set.name);
   const std::string what_options = fmt::format("options of set {}", set.name);

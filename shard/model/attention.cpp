@@ -3,6 +3,8 @@
 #include <cmath>
 #include <vector>
 
+#include <fmt/format.h>
+
 namespace mrp::shard {
 namespace {
 
@@ -45,7 +47,7 @@ Attention::Attention(const WeightReader& weights, const Architecture& architectu
     : slice_(slice_heads(config, collectives.size(), collectives.rank())),
       head_dim_(config.head_dim),
       qkv_(weights, qkv_rows(architecture, config, layer, slice_), config.hidden_size,
-           architecture.qkv_bias(config)),
+           architecture.qkv_bias(config), collectives),
       o_(weights, architecture.in_layer(layer, architecture.o_proj), config.hidden_size,
          config.heads * config.head_dim, times(slice_.heads, config.head_dim),
          architecture.o_bias(config), collectives) {}
@@ -68,6 +70,23 @@ torch::Tensor Attention::mix(const torch::Tensor& x, const RotaryTable& rotary) 
 
 torch::Tensor Attention::project(const torch::Tensor& mixed_local) const {
   return o_.forward(mixed_local);
+}
+
+void Attention::add_parameters(std::int64_t layer, const TensorCollectives* sharers,
+                               std::vector<Parameter>& all) {
+  Parameter qkv;
+  qkv.name = fmt::format("layers.{}.qkv", layer);
+  qkv.input = Site{layer, SiteModule::qkv, Side::input};
+  if (sharers != nullptr) {
+    qkv.sharers = sharers;
+    qkv.shared_rows = {slice_.heads.size() * head_dim_,
+                       (slice_.heads.size() + 2 * slice_.kv_heads.size()) * head_dim_};
+  }
+  qkv_.add_parameters(qkv, all);
+  Parameter o;
+  o.name = fmt::format("layers.{}.o_proj", layer);
+  o.input = Site{layer, SiteModule::o_proj, Side::input};
+  o_.add_parameters(o, all);
 }
 
 }  // namespace mrp::shard

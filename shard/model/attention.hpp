@@ -33,6 +33,9 @@ class Attention {
   torch::Tensor mix(const torch::Tensor& x, const RotaryTable& rotary) const;
   /// Collective over the tensor ranks. o_proj, complete on all ranks.
   torch::Tensor project(const torch::Tensor& mixed_local) const;
+  /// `sharers`: the ranks with the same kv heads, null if there are no others.
+  void add_parameters(std::int64_t layer, const TensorCollectives* sharers,
+                      std::vector<Parameter>& all);
 
  private:
   HeadSlice slice_;

@@ -17,6 +17,7 @@
 #include "shard/model/norm.hpp"
 #include "shard/model/parallel_embedding.hpp"
 #include "shard/model/parallel_linear.hpp"
+#include "shard/model/recompute.hpp"
 #include "shard/model/rotary.hpp"
 #include "shard/model/weights.hpp"
 
@@ -79,12 +80,14 @@ struct CausalLM::Impl {
   io::ModelConfig config;
   ModelOptions options;
   TensorCollectives collectives;
+  std::optional<dist::Communicator> sharer_ranks;  // with the same kv heads, if there are others
+  std::optional<TensorCollectives> sharers;
   dist::Range vocab_range;
   Rotary rotary;
   std::optional<ParallelEmbedding> embedding;
   std::vector<DecoderLayer> layers;
   std::optional<RmsNorm> final_norm;
-  torch::Tensor head;  // [vocabulary slice × hidden]
+  torch::Tensor head;  // [vocabulary slice × hidden]; undefined if it is the embedding
 
   Impl(const io::ModelConfig& model_config, const dist::ParallelLayout& layout,
        const ModelOptions& model_options)
@@ -92,7 +95,13 @@ struct CausalLM::Impl {
         options(model_options),
         collectives(layout.tensor(), model_options.device),
         vocab_range(dist::slice(config.vocab_size, layout.tensor().size(), layout.tensor().rank())),
-        rotary(config, model_options.device) {}
+        rotary(config, model_options.device) {
+    const int sharing = collectives.size() / static_cast<int>(std::min<std::int64_t>(
+                                                 config.kv_heads, collectives.size()));
+    if (sharing == 1) return;
+    sharer_ranks = layout.tensor().split(collectives.rank() / sharing, collectives.rank());
+    sharers.emplace(*sharer_ranks, options.device);
+  }
 
   /// Not collective.
   void read(const io::Checkpoint& checkpoint) {
@@ -106,8 +115,7 @@ struct CausalLM::Impl {
                              vocab_range,
                              {0, config.hidden_size}});
     };
-    const torch::Tensor embedding_weight = vocabulary(architecture.embedding);
-    embedding.emplace(embedding_weight, vocab_range, collectives);
+    embedding.emplace(vocabulary(architecture.embedding), vocab_range, collectives);
     const std::int64_t count = options.layers < 0 ? config.layers : options.layers;
     MRP_EXPECT(count <= config.layers, "more layers asked for than the model has");
     for (std::int64_t layer = 0; layer < count; ++layer) {
@@ -117,17 +125,49 @@ struct CausalLM::Impl {
     final_norm.emplace(weights.vector(fmt::format("{}.weight", architecture.final_norm),
                                       config.hidden_size, {0, config.hidden_size}),
                        config.rms_norm_eps);
-    head = config.tie_word_embeddings ? embedding_weight : vocabulary(architecture.head);
+    if (!config.tie_word_embeddings) head = vocabulary(architecture.head);
+  }
+
+  const torch::Tensor& head_weight() { return head.defined() ? head : embedding->weight(); }
+
+  std::vector<Parameter> parameters() {
+    const Architecture& architecture = find_architecture(config);
+    std::vector<Parameter> all;
+    const auto add_vocabulary = [&](const char* name, std::string_view module,
+                                    torch::Tensor& value) {
+      Parameter parameter;
+      parameter.name = name;
+      parameter.value = &value;
+      parameter.blocks = {{fmt::format("{}.weight", module),
+                           config.vocab_size,
+                           config.hidden_size,
+                           vocab_range,
+                           {0, config.hidden_size}}};
+      all.push_back(std::move(parameter));
+    };
+    add_vocabulary("embedding.weight", architecture.embedding, embedding->weight());
+    for (DecoderLayer& layer : layers) {
+      layer.add_parameters(architecture, sharers ? &*sharers : nullptr, all);
+    }
+    if (final_norm) {
+      all.push_back(
+          final_norm->parameter("final_norm", fmt::format("{}.weight", architecture.final_norm)));
+    }
+    if (head.defined()) add_vocabulary("head.weight", architecture.head, head);
+    return all;
   }
 
   torch::Tensor forward(const torch::Tensor& tokens, const SiteHook& hook, const Site* last) const {
-    const c10::InferenceMode inference;
     const std::int64_t length = tokens.size(1);
     check_length(config, length);
     torch::Tensor stream = embedding->forward(tokens.to(options.device));
     const RotaryTable table = rotary.table(length, options.dtype);
     for (std::size_t layer = 0; layer < layers.size(); ++layer) {
-      stream = layers[layer].forward(std::move(stream), table, hook, last);
+      const auto run = [&block = layers[layer], table, hook, last](const torch::Tensor& x) {
+        return block.forward(x, table, hook, last);
+      };
+      // A hook may keep states with their history, which would be lost.
+      stream = options.recompute_layers && !hook ? recompute(stream, run) : run(stream);
       if (last != nullptr && static_cast<std::size_t>(last->layer) == layer) break;
     }
     return stream;
@@ -174,9 +214,14 @@ void CausalLM::visit_sites(const torch::Tensor& tokens, const SiteHook& hook,
 }
 
 torch::Tensor CausalLM::local_logits(const torch::Tensor& rows) const {
-  MRP_EXPECT(impl_->head.defined(), "the model was built without its head");
-  const c10::InferenceMode inference;
-  return torch::linear(impl_->final_norm->forward(rows), impl_->head).to(torch::kFloat32);
+  MRP_EXPECT(options().head, "the model was built without its head");
+  const torch::Tensor normed =
+      copy_to_ranks(impl_->final_norm->forward(rows), impl_->collectives);
+  return torch::linear(normed, impl_->head_weight()).to(torch::kFloat32);
+}
+
+std::vector<Parameter> CausalLM::parameters() {
+  return impl_->parameters();
 }
 
 }  // namespace mrp::shard

@@ -11,6 +11,7 @@
 #include "dist/partition.hpp"
 #include "io/checkpoint.hpp"
 #include "io/model_config.hpp"
+#include "shard/model/parameter.hpp"
 #include "shard/model/site_hook.hpp"
 #include "shard/model/tensor_collectives.hpp"
 #include "shard/site.hpp"
@@ -22,6 +23,8 @@ struct ModelOptions {
   torch::ScalarType dtype = torch::kFloat32;  ///< of the products; norms and losses are fp32
   std::int64_t layers = -1;                   ///< build only the first so many; −1: all
   bool head = true;                           ///< read final norm and lm_head
+  /// Of a pass recorded for gradients, keep the input of each layer only and compute the rest again.
+  bool recompute_layers = false;
   int threads = 1;
 };
 
@@ -40,7 +43,7 @@ void check_tensor_size(const io::ModelConfig& config, int tensor_size);
 /// sliding window, whose mask is not applied.
 void check_length(const io::ModelConfig& config, std::int64_t length);
 
-/// Forward passes run under inference mode: nothing is recorded for gradients.
+/// A forward pass is recorded for gradients where grad mode is on and a parameter requires one.
 class CausalLM {
  public:
   /// Collective over layout.world(). Each rank reads only its slices (pread). @throws UsageError
@@ -57,6 +60,9 @@ class CausalLM {
   std::int64_t layers() const;
   /// Over layout.tensor().
   const TensorCollectives& collectives() const;
+  /// Every tensor of the layers that were built, in order of the forward pass. Tied embeddings are
+  /// one parameter.
+  std::vector<Parameter> parameters();
 
   /// Collective over layout.tensor(). tokens i64 [batch × length], right-padded (causal attention
   /// keeps padding out of real positions). Returns the residual stream after the last built layer

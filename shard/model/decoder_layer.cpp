@@ -4,6 +4,8 @@
 #include <string>
 #include <utility>
 
+#include <fmt/format.h>
+
 namespace mrp::shard {
 namespace {
 
@@ -47,6 +49,18 @@ torch::Tensor DecoderLayer::forward(torch::Tensor stream, const RotaryTable& rot
     visit(SiteModule::stream, Side::output, stream + states);
   }
   return states;
+}
+
+void DecoderLayer::add_parameters(const Architecture& architecture,
+                                  const TensorCollectives* sharers, std::vector<Parameter>& all) {
+  const auto add_norm = [&](RmsNorm& norm, const char* name, std::string_view module) {
+    all.push_back(norm.parameter(fmt::format("layers.{}.{}", layer_, name),
+                                 architecture.in_layer(layer_, module) + ".weight"));
+  };
+  add_norm(input_norm_, "input_norm", architecture.input_norm);
+  attention_.add_parameters(layer_, sharers, all);
+  add_norm(mlp_norm_, "mlp_norm", architecture.mlp_norm);
+  mlp_.add_parameters(layer_, all);
 }
 
 }  // namespace mrp::shard

@@ -23,6 +23,8 @@ class DecoderLayer {
   /// With `last`, nothing behind that site is computed and the result has no meaning.
   torch::Tensor forward(torch::Tensor stream, const RotaryTable& rotary, const SiteHook& hook,
                         const Site* last) const;
+  void add_parameters(const Architecture& architecture, const TensorCollectives* sharers,
+                      std::vector<Parameter>& all);
 
  private:
   std::int64_t layer_;

@@ -46,7 +46,7 @@ Mlp::Mlp(const WeightReader& weights, const Architecture& architecture,
                  local_range(config, collectives)},
                 {architecture.in_layer(layer, architecture.up_proj), config.intermediate_size,
                  local_range(config, collectives)}},
-               config.hidden_size, architecture.mlp_bias(config)),
+               config.hidden_size, architecture.mlp_bias(config), collectives),
       down_(weights, architecture.in_layer(layer, architecture.down_proj), config.hidden_size,
             config.intermediate_size, local_range(config, collectives),
             architecture.mlp_bias(config), collectives) {}
@@ -58,6 +58,17 @@ torch::Tensor Mlp::gated(const torch::Tensor& x) const {
 
 torch::Tensor Mlp::down(const torch::Tensor& gated_local) const {
   return down_.forward(gated_local);
+}
+
+void Mlp::add_parameters(std::int64_t layer, std::vector<Parameter>& all) {
+  Parameter gate_up;
+  gate_up.name = fmt::format("layers.{}.gate_up", layer);
+  gate_up.input = Site{layer, SiteModule::gate_up, Side::input};
+  gate_up_.add_parameters(gate_up, all);
+  Parameter down;
+  down.name = fmt::format("layers.{}.down_proj", layer);
+  down.input = Site{layer, SiteModule::down_proj, Side::input};
+  down_.add_parameters(down, all);
 }
 
 }  // namespace mrp::shard

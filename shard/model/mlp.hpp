@@ -24,6 +24,7 @@ class Mlp {
   torch::Tensor gated(const torch::Tensor& x) const;
   /// Collective over the tensor ranks. down_proj, complete on all ranks.
   torch::Tensor down(const torch::Tensor& gated_local) const;
+  void add_parameters(std::int64_t layer, std::vector<Parameter>& all);
 
  private:
   using Activation = torch::Tensor (*)(const torch::Tensor&);

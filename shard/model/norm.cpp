@@ -12,4 +12,13 @@ torch::Tensor RmsNorm::forward(const torch::Tensor& x) const {
   return weight_ * (wide * scale).to(x.scalar_type());
 }
 
+Parameter RmsNorm::parameter(const std::string& name, const std::string& tensor) {
+  const std::int64_t width = weight_.size(0);
+  Parameter weight;
+  weight.name = name + ".weight";
+  weight.value = &weight_;
+  weight.blocks = {{tensor, 1, width, {0, 1}, {0, width}}};
+  return weight;
+}
+
 }  // namespace mrp::shard

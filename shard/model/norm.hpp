@@ -3,6 +3,10 @@
 
 #include <torch/torch.h>
 
+#include <string>
+
+#include "shard/model/parameter.hpp"
+
 namespace mrp::shard {
 
 /// x / sqrt(mean(x²) + eps) · weight. Computed in fp32, rounded to the type of x before the weight
@@ -11,6 +15,8 @@ class RmsNorm {
  public:
   RmsNorm(torch::Tensor weight, double eps);
   torch::Tensor forward(const torch::Tensor& x) const;
+  /// `name` without ".weight"; `tensor` is that of the checkpoint.
+  Parameter parameter(const std::string& name, const std::string& tensor);
 
  private:
   torch::Tensor weight_;

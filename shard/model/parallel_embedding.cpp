@@ -13,9 +13,9 @@ torch::Tensor ParallelEmbedding::forward(const torch::Tensor& tokens) const {
   const torch::Tensor elsewhere = (tokens < range_.begin) | (tokens >= range_.end);
   torch::Tensor states =
       torch::embedding(weight_, (tokens - range_.begin).masked_fill(elsewhere, 0));
-  states.masked_fill_(elsewhere.unsqueeze(-1), 0.0);
+  states = states.masked_fill(elsewhere.unsqueeze(-1), 0.0);
   // Exact in any type: all terms of the sum but one are zero.
-  return collectives_->all_reduce(states);
+  return reduce_from_ranks(states, *collectives_);
 }
 
 }  // namespace mrp::shard

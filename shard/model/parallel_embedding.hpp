@@ -16,6 +16,7 @@ class ParallelEmbedding {
   /// Collective over the tensor ranks. i64 [batch × length] → [batch × length × hidden], complete
   /// on all ranks.
   torch::Tensor forward(const torch::Tensor& tokens) const;
+  torch::Tensor& weight() { return weight_; }
 
  private:
   torch::Tensor weight_;

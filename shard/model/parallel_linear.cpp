@@ -4,7 +4,9 @@ namespace mrp::shard {
 
 ColumnParallelLinear::ColumnParallelLinear(const WeightReader& weights,
                                            const std::vector<ModuleRows>& modules,
-                                           std::int64_t inputs, bool biased) {
+                                           std::int64_t inputs, bool biased,
+                                           const TensorCollectives& collectives)
+    : modules_(modules), collectives_(&collectives) {
   std::vector<torch::Tensor> rows;
   std::vector<torch::Tensor> biases;
   for (const ModuleRows& part : modules) {
@@ -17,20 +19,58 @@ ColumnParallelLinear::ColumnParallelLinear(const WeightReader& weights,
 }
 
 torch::Tensor ColumnParallelLinear::forward(const torch::Tensor& x) const {
-  return torch::linear(x, weight_, bias_);
+  return torch::linear(copy_to_ranks(x, *collectives_), weight_, bias_);
+}
+
+void ColumnParallelLinear::add_parameters(const Parameter& prototype,
+                                          std::vector<Parameter>& all) {
+  Parameter weight = prototype;
+  Parameter bias = prototype;
+  const std::int64_t inputs = weight_.size(1);
+  for (const ModuleRows& part : modules_) {
+    weight.blocks.push_back({part.module + ".weight", part.height, inputs, part.rows, {0, inputs}});
+    bias.blocks.push_back({part.module + ".bias", 1, part.height, {0, 1}, part.rows});
+  }
+  weight.name += ".weight";
+  weight.value = &weight_;
+  all.push_back(std::move(weight));
+  if (!bias_.defined()) return;
+  bias.name += ".bias";
+  bias.input.reset();
+  bias.value = &bias_;
+  all.push_back(std::move(bias));
 }
 
 RowParallelLinear::RowParallelLinear(const WeightReader& weights, const std::string& module,
                                      std::int64_t outputs, std::int64_t width, dist::Range inputs,
                                      bool biased, const TensorCollectives& collectives)
     : weight_(weights.matrix({module + ".weight", outputs, width, {0, outputs}, inputs})),
+      module_(module),
+      width_(width),
+      inputs_(inputs),
       collectives_(&collectives) {
   if (biased) bias_ = weights.vector(module + ".bias", outputs, {0, outputs});
 }
 
 torch::Tensor RowParallelLinear::forward(const torch::Tensor& x_local) const {
-  const torch::Tensor y = collectives_->all_reduce(torch::linear(x_local, weight_));
+  const torch::Tensor y = reduce_from_ranks(torch::linear(x_local, weight_), *collectives_);
   return bias_.defined() ? y + bias_ : y;
+}
+
+void RowParallelLinear::add_parameters(const Parameter& prototype, std::vector<Parameter>& all) {
+  const std::int64_t outputs = weight_.size(0);
+  Parameter weight = prototype;
+  weight.name += ".weight";
+  weight.value = &weight_;
+  weight.blocks = {{module_ + ".weight", outputs, width_, {0, outputs}, inputs_}};
+  all.push_back(std::move(weight));
+  if (!bias_.defined()) return;
+  Parameter bias = prototype;
+  bias.name += ".bias";
+  bias.input.reset();
+  bias.value = &bias_;
+  bias.blocks = {{module_ + ".bias", 1, outputs, {0, 1}, {0, outputs}}};
+  all.push_back(std::move(bias));
 }
 
 }  // namespace mrp::shard

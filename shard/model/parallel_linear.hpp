@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dist/partition.hpp"
+#include "shard/model/parameter.hpp"
 #include "shard/model/tensor_collectives.hpp"
 #include "shard/model/weights.hpp"
 
@@ -23,14 +24,20 @@ struct ModuleRows {
 class ColumnParallelLinear {
  public:
   /// Several modules that read the same `inputs` features become one product; their outputs follow
-  /// each other. Reads "<module>.weight" and, if `biased`, "<module>.bias". Not collective.
+  /// each other. Reads "<module>.weight" and, if `biased`, "<module>.bias". Not collective;
+  /// `collectives` must outlive the layer.
   ColumnParallelLinear(const WeightReader& weights, const std::vector<ModuleRows>& modules,
-                       std::int64_t inputs, bool biased);
+                       std::int64_t inputs, bool biased, const TensorCollectives& collectives);
+  /// Not collective; its gradient is.
   torch::Tensor forward(const torch::Tensor& x) const;
+  /// Weight, then bias if there is one; both have `prototype`'s input and shared rows.
+  void add_parameters(const Parameter& prototype, std::vector<Parameter>& all);
 
  private:
   torch::Tensor weight_;  // [local outputs × inputs]
   torch::Tensor bias_;    // [local outputs] or undefined
+  std::vector<ModuleRows> modules_;
+  const TensorCollectives* collectives_;
 };
 
 /// Input features are split: y = Σ over ranks of x_local W_localᵀ, plus b once. y is complete on
@@ -44,10 +51,14 @@ class RowParallelLinear {
                     const TensorCollectives& collectives);
   /// Collective over the tensor ranks.
   torch::Tensor forward(const torch::Tensor& x_local) const;
+  void add_parameters(const Parameter& prototype, std::vector<Parameter>& all);
 
  private:
   torch::Tensor weight_;  // [outputs × local inputs]
   torch::Tensor bias_;    // [outputs] or undefined
+  std::string module_;
+  std::int64_t width_;
+  dist::Range inputs_;
   const TensorCollectives* collectives_;
 };
 

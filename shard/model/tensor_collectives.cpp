@@ -36,7 +36,43 @@ dist::DeviceType device_type(const torch::Tensor& tensor) {
 }
 #endif
 
+using Variables = torch::autograd::variable_list;
+
+class ReduceFromRanks : public torch::autograd::Function<ReduceFromRanks> {
+ public:
+  static torch::Tensor forward(torch::autograd::AutogradContext*, const torch::Tensor& x,
+                               const TensorCollectives* ranks) {
+    return ranks->all_reduce(x.clone());
+  }
+  static Variables backward(torch::autograd::AutogradContext*, Variables gradients) {
+    return {gradients[0], {}};
+  }
+};
+
+class CopyToRanks : public torch::autograd::Function<CopyToRanks> {
+ public:
+  static torch::Tensor forward(torch::autograd::AutogradContext* context, const torch::Tensor& x,
+                               const TensorCollectives* ranks) {
+    context->saved_data["ranks"] = reinterpret_cast<std::int64_t>(ranks);
+    return x.view_as(x);
+  }
+  static Variables backward(torch::autograd::AutogradContext* context, Variables gradients) {
+    const auto* ranks =
+        reinterpret_cast<const TensorCollectives*>(context->saved_data["ranks"].toInt());
+    return {ranks->all_reduce(gradients[0].clone()), {}};
+  }
+};
+
 }  // namespace
+
+torch::Tensor reduce_from_ranks(const torch::Tensor& x, const TensorCollectives& ranks) {
+  if (ranks.size() == 1) return x;
+  return x.requires_grad() ? ReduceFromRanks::apply(x, &ranks) : ranks.all_reduce(x);
+}
+
+torch::Tensor copy_to_ranks(const torch::Tensor& x, const TensorCollectives& ranks) {
+  return ranks.size() > 1 && x.requires_grad() ? CopyToRanks::apply(x, &ranks) : x;
+}
 
 torch::Device local_device(torch::DeviceType type, const dist::Communicator& world) {
   if (type == torch::kCPU) return torch::Device(torch::kCPU);

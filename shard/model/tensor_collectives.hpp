@@ -41,4 +41,12 @@ class TensorCollectives {
 #endif
 };
 
+/// Σ over the ranks of `x`; gradients pass unchanged (g of Megatron-LM, arXiv 1909.08053).
+/// Collective; its gradient is not.
+torch::Tensor reduce_from_ranks(const torch::Tensor& x, const TensorCollectives& ranks);
+
+/// `x`, complete on every rank, where a computation split over the ranks begins: gradients are
+/// summed over the ranks (f of Megatron-LM). Not collective; its gradient is.
+torch::Tensor copy_to_ranks(const torch::Tensor& x, const TensorCollectives& ranks);
+
 }  // namespace mrp::shard
