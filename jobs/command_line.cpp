@@ -100,7 +100,15 @@ void run_job(const Request& request, const dist::Communicator& world, int thread
 
   const auto& stages = all_stages();
   for (std::size_t i = 0; i < stages.size(); ++i) {
-    if (request.command == "run" || request.command == stages[i].name) run_stage(job, stages, i);
+    const bool asked = request.command == stages[i].name;
+    if (asked && !has_stage(job, stages[i].name)) {
+      throw dist::UsageError(fmt::format(
+          "{}: this job has no stage {}; its keys preset, project and refine.train decide that",
+          request.path.string(), stages[i].name));
+    }
+    if (asked || (request.command == "run" && has_stage(job, stages[i].name))) {
+      run_stage(job, stages, i);
+    }
   }
   dist::agree(world, [&] {
     if (world.is_root() && request.command == "run") fmt::print("{}", result_table(job));

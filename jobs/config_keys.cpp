@@ -105,6 +105,11 @@ Key choice(std::string path, Field field, std::vector<std::pair<std::string, Val
   return key;
 }
 
+template <class Field>
+Key flag(std::string path, Field field, std::string help) {
+  return choice<bool>(std::move(path), field, {{"true", true}, {"false", false}}, std::move(help));
+}
+
 /// A list of different words.
 template <class Field>
 Key words(std::string path, Field field, std::vector<std::string> allowed, std::string help) {
@@ -259,11 +264,85 @@ std::vector<Key> subspace_keys() {
                     "form width × width or tokens × tokens matrices; auto: the cheaper")};
 }
 
+bool is_positive(double x) {
+  return x > 0;
+}
+bool is_not_negative(double x) {
+  return x >= 0;
+}
+
+std::vector<Key> refine_keys() {
+  using Train = JobConfig::Train;
+  using Loss = JobConfig::ForgetLoss;
+  using Retain = JobConfig::RetainLoss;
+  using Optimizer = JobConfig::Optimizer;
+  return {
+      choice<Train>("refine.train", MRP_FIELD(refine.train),
+                    {{"none", Train::none},
+                     {"subspace", Train::subspace},
+                     {"projections", Train::projections},
+                     {"lora", Train::lora},
+                     {"weights", Train::weights}},
+                    "what is trained: changes confined to what the retain set leaves free, the "
+                    "projections alone, low-rank changes, or the weights"),
+      choice<Loss>("refine.forget_loss", MRP_FIELD(refine.forget_loss),
+                   {{"indifference", Loss::indifference},
+                    {"counterfactual", Loss::counterfactual},
+                    {"unlikelihood", Loss::unlikelihood},
+                    {"gradient_ascent", Loss::gradient_ascent},
+                    {"grad_diff", Loss::grad_diff},
+                    {"npo", Loss::npo},
+                    {"simnpo", Loss::simnpo},
+                    {"rmu", Loss::rmu},
+                    {"uniform", Loss::uniform}},
+                   "what forgetting means"),
+      choice<Retain>(
+          "refine.retain_loss", MRP_FIELD(refine.retain_loss),
+          {{"match", Retain::match}, {"cross_entropy", Retain::cross_entropy}, {"kl", Retain::kl}},
+          "what keeping means; match: cross entropy and the logits of the original"),
+      real("refine.forget_weight", MRP_FIELD(refine.forget_weight), "a number, 0 or above",
+           is_not_negative, "weight of the forget loss"),
+      real("refine.retain_weight", MRP_FIELD(refine.retain_weight), "a number, 0 or above",
+           is_not_negative, "weight of the retain loss and of the match on samples"),
+      integer("refine.steps", MRP_FIELD(refine.steps), 1, kMillion, "training steps"),
+      integer("refine.batch", MRP_FIELD(refine.batch), 1, kMillion, "items of each set in a step"),
+      real("refine.learning_rate", MRP_FIELD(refine.learning_rate), "a number above 0",
+           is_positive, "peak, after 10 steps of warm-up"),
+      choice<Optimizer>("refine.optimizer", MRP_FIELD(refine.optimizer),
+                        {{"adamw", Optimizer::adamw}, {"sgd", Optimizer::sgd}},
+                        "adamw: without weight decay"),
+      real("refine.softness", MRP_FIELD(refine.softness), "a number above 0", is_positive,
+           "train subspace: small keeps changes away from what the retain set uses"),
+      words("refine.modules", MRP_FIELD(refine.modules), {"qkv", "o_proj", "gate_up", "down_proj"},
+            "linear layers that are trained"),
+      integer("refine.lora_rank", MRP_FIELD(refine.lora_rank), 1, kMillion, "rank of train lora"),
+      flag("refine.lora_confined", MRP_FIELD(refine.lora_confined),
+           "train lora: inside what the retain set leaves free"),
+      integer("refine.samples", MRP_FIELD(refine.samples), 0, kMillion,
+              "texts drawn from the original model whose logits are kept; 0: none"),
+      integer("refine.sample_tokens", MRP_FIELD(refine.sample_tokens), 8, kMillion,
+              "largest length of a sample"),
+      integer("refine.tamper_resistance", MRP_FIELD(refine.tamper_resistance), 0, kMillion,
+              "steps from one simulated attack to the next; 0: none"),
+      real("refine.tamper_weight", MRP_FIELD(refine.tamper_weight), "a number, 0 or above",
+           is_not_negative, "weight of the forget loss after the simulated attack"),
+      flag("refine.agree_signs", MRP_FIELD(refine.agree_signs),
+           "move only where forget and retain gradients have one sign (MUDMAN, arXiv 2506.12484)")};
+}
+
+Key preset_key() {
+  return choice<Preset>(
+      "preset", MRP_FIELD(preset),
+      {{"reliable", Preset::reliable}, {"fast", Preset::fast}, {"paper", Preset::paper}},
+      "sets the defaults of the other keys: trained and attack-proof; closed form; as published");
+}
+
 std::vector<Key> make_keys() {
   std::vector<Key> all;
   const auto add = [&](std::vector<Key> more) {
     std::move(more.begin(), more.end(), std::back_inserter(all));
   };
+  add({preset_key()});
   add({path_of("model", MRP_FIELD(model), true, "checkpoint in the Hugging Face layout"),
        path_of("output", MRP_FIELD(output), true, "directory of the unlearned checkpoint"),
        path_of("work", MRP_FIELD(work), false, "directory of everything in between")});
@@ -279,6 +358,8 @@ std::vector<Key> make_keys() {
            {{"target", shard::Positions::target}, {"all", shard::Positions::all}},
            "token positions whose states count: those that predict the answer, or all")});
   add(subspace_keys());
+  add({flag("project", MRP_FIELD(project), "find projections and fold them into the weights")});
+  add(refine_keys());
   add({choice<shard::Rounding>("merge.rounding", MRP_FIELD(merge.rounding),
                                {{"error_feedback", shard::Rounding::error_feedback},
                                 {"nearest", shard::Rounding::nearest}},

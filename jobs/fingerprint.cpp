@@ -16,8 +16,12 @@ namespace {
 using nlohmann::json;
 
 /// To be raised when a stage computes something else from the same input.
-constexpr std::array<std::pair<std::string_view, int>, 5> kRevisions{
-    {{"prepare", 1}, {"capture", 1}, {"solve", 1}, {"merge", 1}, {"evaluate", 1}}};
+constexpr std::array<std::pair<std::string_view, int>, 6> kRevisions{{{"prepare", 1},
+                                                                     {"capture", 1},
+                                                                     {"solve", 1},
+                                                                     {"refine", 1},
+                                                                     {"merge", 1},
+                                                                     {"evaluate", 1}}};
 
 std::string stage_fingerprint(const std::string& stage, const json& settings, const json& inputs) {
   const auto revision = std::find_if(kRevisions.begin(), kRevisions.end(),
@@ -76,13 +80,20 @@ Fingerprints expected_fingerprints(const JobConfig& config) {
     return picked;
   };
   result["prepare"] = stage_fingerprint("prepare", data.at("overlap_limit"), sets);
-  // Capture reads two sets of tokens.h5: that a further set joined the file does not concern it.
-  result["capture"] =
-      stage_fingerprint("capture", pick({"sites", "compute"}),
-                        json::array({result["base"], result["set.forget"], result["set.retain"]}));
-  result["solve"] = stage_fingerprint("solve", pick({"subspace", "seed"}), result["capture"]);
-  result["merge"] =
-      stage_fingerprint("merge", pick({"merge"}), json::array({result["base"], result["solve"]}));
+  // These read two sets of tokens.h5: that a further set joined the file does not concern them.
+  const json fitted_on = json::array({result["base"], result["set.forget"], result["set.retain"]});
+  json edits = json::array({result["base"]});
+  if (config.project) {
+    result["capture"] = stage_fingerprint("capture", pick({"sites", "compute"}), fitted_on);
+    result["solve"] = stage_fingerprint("solve", pick({"subspace", "seed"}), result["capture"]);
+    edits.push_back(result["solve"]);
+  }
+  if (config.refine.train != JobConfig::Train::none) {
+    result["refine"] =
+        stage_fingerprint("refine", pick({"refine", "seed", "compute"}), json::array({fitted_on, edits}));
+    edits.push_back(result["refine"]);
+  }
+  result["merge"] = stage_fingerprint("merge", pick({"merge"}), edits);
   result["evaluate"] = stage_fingerprint("evaluate", pick({"compute"}),
                                          json::array({result["base"], result["merge"], sets}));
   return result;

@@ -78,7 +78,8 @@ std::vector<std::string> names_below(const std::string& section) {
 /// other.
 class Binder {
  public:
-  explicit Binder(std::string file) : file_(std::move(file)) {}
+  Binder(std::string file, JobConfig defaults)
+      : config(std::move(defaults)), file_(std::move(file)) {}
 
   void read_file(const std::string& text) {
     const YAML::Node root = load(text, file_);
@@ -226,6 +227,15 @@ void resolve_paths(JobConfig& config, const fs::path& file) {
   }
 }
 
+JobConfig bind_all(const fs::path& file, const std::string& text,
+                   const std::vector<std::string>& overrides, JobConfig defaults) {
+  Binder binder(file.string(), std::move(defaults));
+  binder.read_file(text);
+  for (const std::string& assignment : overrides) binder.read_override(assignment);
+  binder.require_all();
+  return std::move(binder.config);
+}
+
 }  // namespace
 
 std::map<std::string, fs::path> JobConfig::sets() const {
@@ -235,15 +245,40 @@ std::map<std::string, fs::path> JobConfig::sets() const {
   return all;
 }
 
+JobConfig preset_defaults(Preset preset) {
+  JobConfig config;
+  config.preset = preset;
+  if (preset == Preset::reliable) return config;
+  config.project = true;
+  config.refine.tamper_resistance = 0;
+  config.refine.samples = 0;
+  if (preset == Preset::fast) {
+    config.refine.train = JobConfig::Train::none;
+    return config;
+  }
+  // arXiv 2508.15449: two directions a request at the outputs of MLPs, started from what the retain
+  // states leave free, trained on −CE(forget) + 1.2 CE(retain) by plain SGD.
+  config.sites.modules = {"down_proj.output"};
+  config.subspace.rule = solver::Rule::retain_complement;
+  config.subspace.projector = solver::ProjectorKind::orthogonal;
+  config.subspace.dimension = 2;
+  config.refine.train = JobConfig::Train::projections;
+  config.refine.forget_loss = JobConfig::ForgetLoss::gradient_ascent;
+  config.refine.retain_loss = JobConfig::RetainLoss::cross_entropy;
+  config.refine.retain_weight = 1.2;
+  config.refine.optimizer = JobConfig::Optimizer::sgd;
+  config.refine.learning_rate = 2e-4;
+  return config;
+}
+
 JobConfig parse_job(const fs::path& file, const std::string& text,
                     const std::vector<std::string>& overrides) {
-  Binder binder(file.string());
-  binder.read_file(text);
-  for (const std::string& assignment : overrides) binder.read_override(assignment);
-  binder.require_all();
-  binder.config.subspace.seed = binder.config.seed;
-  resolve_paths(binder.config, file);
-  return binder.config;
+  // Twice: the first time tells the preset, whose defaults the other keys are read on top of.
+  const Preset preset = bind_all(file, text, overrides, {}).preset;
+  JobConfig config = bind_all(file, text, overrides, preset_defaults(preset));
+  config.subspace.seed = config.seed;
+  resolve_paths(config, file);
+  return config;
 }
 
 json settings(const JobConfig& config) {

@@ -21,9 +21,11 @@ namespace mrp::jobs {
 
 enum class Device { automatic, cpu, cuda };
 enum class Compute { automatic, bf16, fp32 };
+enum class Preset { reliable, fast, paper };
 
 /// A job file with overrides applied and defaults filled in. Paths are absolute.
 struct JobConfig {
+  Preset preset = Preset::reliable;  ///< what the defaults of the other keys are
   std::filesystem::path model;
   std::filesystem::path output;
   std::filesystem::path work;
@@ -45,6 +47,43 @@ struct JobConfig {
 
   solver::SubspaceOptions subspace;
 
+  bool project = false;  ///< solve projections and fold them
+
+  enum class Train { none, subspace, projections, lora, weights };
+  enum class ForgetLoss {
+    indifference,
+    counterfactual,
+    unlikelihood,
+    gradient_ascent,
+    grad_diff,
+    npo,
+    simnpo,
+    rmu,
+    uniform
+  };
+  enum class RetainLoss { match, cross_entropy, kl };
+  enum class Optimizer { adamw, sgd };
+  struct Refine {
+    Train train = Train::subspace;
+    ForgetLoss forget_loss = ForgetLoss::indifference;
+    RetainLoss retain_loss = RetainLoss::match;
+    double retain_weight = 2;
+    std::int64_t steps = 300;
+    std::int64_t batch = 16;
+    double learning_rate = 2e-3;
+    Optimizer optimizer = Optimizer::adamw;
+    double softness = 0.1;
+    std::vector<std::string> modules{"qkv", "o_proj", "gate_up", "down_proj"};
+    double forget_weight = 1;
+    std::int64_t lora_rank = 16;
+    bool lora_confined = false;
+    std::int64_t samples = 2500;
+    std::int64_t sample_tokens = 128;
+    std::int64_t tamper_resistance = 2;
+    double tamper_weight = 4;
+    bool agree_signs = false;
+  } refine;
+
   struct Merge {
     shard::Rounding rounding = shard::Rounding::error_feedback;
   } merge;
@@ -61,6 +100,9 @@ struct JobConfig {
   /// Every token set by name: "forget", "retain" and those of data.evaluate.
   std::map<std::string, std::filesystem::path> sets() const;
 };
+
+/// The defaults of a preset.
+JobConfig preset_defaults(Preset preset);
 
 /// The job of `text`, the content of `file` (which names it in messages and whose folder relative
 /// paths start from), with `overrides` "key.sub=value" on top. @throws UsageError

@@ -30,7 +30,7 @@ struct Job {
 struct Stage {
   std::string name;
   std::string help;
-  std::vector<std::string> inputs;  ///< stages whose artefacts it reads
+  std::vector<std::string> inputs;  ///< stages whose artefacts it reads, where the job has them
   /// What the stage makes; the first path carries the fingerprint.
   std::function<std::vector<std::filesystem::path>(const Job&)> outputs;
   /// The fingerprint that the artefact on disk carries, "" if there is none.
@@ -42,7 +42,10 @@ struct Stage {
 /// All stages in order.
 const std::vector<Stage>& all_stages();
 
-/// Collective over the world. Runs `stages[index]` unless its artefact carries the expected
+/// Whether the job has the stage at all: whether a fingerprint is expected of it.
+bool has_stage(const Job& job, const std::string& name);
+
+/// Collective over the world. Runs `stages[index]`, which the job has, unless its artefact carries the expected
 /// fingerprint, and records it in the manifest. @throws InputError if an input is missing or was
 /// made with other settings (names the stage to run), and whatever the stage throws.
 void run_stage(Job& job, const std::vector<Stage>& stages, std::size_t index);

@@ -27,6 +27,23 @@ torch::Tensor repeat_heads(const torch::Tensor& states, std::int64_t times_each)
   return times_each == 1 ? states : states.repeat_interleave(times_each, 1);
 }
 
+/// Causal softmax(query keyᵀ / √head_dim) value, each [batch × heads × length × head_dim].
+torch::Tensor attend(const torch::Tensor& query, const torch::Tensor& key,
+                     const torch::Tensor& value) {
+  const double scale = 1.0 / std::sqrt(static_cast<double>(query.size(-1)));
+  // The fused kernel's gradient is several times slower than this on a processor.
+  if (query.device().is_cpu() && query.requires_grad()) {
+    const torch::Tensor scores = torch::matmul(query * scale, key.transpose(-1, -2));
+    const torch::Tensor future =
+        torch::ones({query.size(-2), key.size(-2)}, torch::kBool).triu(1);
+    const torch::Tensor weights =
+        torch::softmax(scores.to(torch::kFloat32).masked_fill(future, -INFINITY), -1);
+    return torch::matmul(weights.to(value.scalar_type()), value);
+  }
+  return torch::scaled_dot_product_attention(query, key, value, /*attn_mask=*/{},
+                                             /*dropout_p=*/0.0, /*is_causal=*/true, scale);
+}
+
 }  // namespace
 
 HeadSlice slice_heads(const io::ModelConfig& config, int tensor_size, int tensor_rank) {
@@ -61,10 +78,8 @@ torch::Tensor Attention::mix(const torch::Tensor& x, const RotaryTable& rotary) 
   const torch::Tensor query = rotary.rotate(qkv.narrow(1, 0, heads));
   const torch::Tensor key = rotary.rotate(qkv.narrow(1, heads, kv_heads));
   const torch::Tensor value = qkv.narrow(1, heads + kv_heads, kv_heads);
-  const torch::Tensor mixed = torch::scaled_dot_product_attention(
-      query, repeat_heads(key, heads / kv_heads), repeat_heads(value, heads / kv_heads),
-      /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true,
-      /*scale=*/1.0 / std::sqrt(static_cast<double>(head_dim_)));
+  const torch::Tensor mixed = attend(query, repeat_heads(key, heads / kv_heads),
+                                     repeat_heads(value, heads / kv_heads));
   return mixed.transpose(1, 2).flatten(2);
 }
 

@@ -1,0 +1,121 @@
+#include "shard/train/refine.hpp"
+
+#include <fmt/format.h>
+
+#include <fstream>
+
+#include "dist/agree.hpp"
+#include "dist/error.hpp"
+#include "dist/log.hpp"
+#include "io/delta_store.hpp"
+#include "jobs/model_setup.hpp"
+#include "jobs/refine_setup.hpp"
+#include "jobs/stages.hpp"
+
+namespace mrp::jobs {
+namespace {
+
+/// One JSON line a step, of rank 0; a value that was not measured is null.
+class StepLog {
+ public:
+  StepLog(const Job& job, std::int64_t steps)
+      : progress_("refine", steps, "steps"), steps_(steps) {
+    if (job.world->is_root()) file_.open(job.work.steps(), std::ios::trunc);
+  }
+
+  void add(const shard::RefineStep& step) {
+    progress_.advance(1);
+    const nlohmann::json line{{"step", step.step},
+                              {"forget_loss", step.forget_loss},
+                              {"retain_loss", step.retain_loss},
+                              {"sample_loss", step.sample_loss},
+                              {"tamper_loss", step.tamper_loss},
+                              {"gradient_norm", step.gradient_norm},
+                              {"learning_rate", step.learning_rate}};
+    if (file_.is_open()) file_ << line.dump() << std::endl;
+    if (step.step % kEvery != kEvery - 1 && step.step + 1 != steps_) return;
+    dist::log::info(fmt::format(
+        "refine: step {}: forget loss {:.3f}, retain loss {:.4f}, sample loss {:.4f}, after attack "
+        "{:.3f}, gradient {:.2f}",
+        step.step + 1, step.forget_loss, step.retain_loss, step.sample_loss, step.tamper_loss,
+        step.gradient_norm));
+  }
+
+ private:
+  static constexpr std::int64_t kEvery = 25;
+  dist::log::Progress progress_;
+  std::int64_t steps_;
+  std::ofstream file_;
+};
+
+/// Whether this rank writes the part of the checkpoint that `block` is: ranks that hold the same
+/// leave it to the first of them.
+bool writes(const shard::Parameter& parameter, std::size_t block,
+            const dist::ParallelLayout& layout) {
+  if (layout.data().rank() != 0) return false;
+  const shard::WeightBlock& b = parameter.blocks[block];
+  const bool whole = b.rows.size() == b.height && b.columns.size() == b.width;
+  if (whole) return layout.tensor().rank() == 0;
+  const bool shared = parameter.sharers != nullptr && block > 0;
+  return !shared || parameter.sharers->rank() == 0;
+}
+
+io::DeltaLayout delta_layout(shard::Trainable& trainable, const Job& job) {
+  io::DeltaLayout file;
+  file.summary = settings(job.config).at("refine").dump();
+  trainable.visit_changes([&](const shard::Parameter& parameter, const torch::Tensor&) {
+    for (const shard::WeightBlock& block : parameter.blocks) {
+      file.tensors[block.tensor] = block.height == 1
+                                       ? std::vector<std::int64_t>{block.width}
+                                       : std::vector<std::int64_t>{block.height, block.width};
+    }
+  });
+  return file;
+}
+
+/// Collective over the world.
+void write_deltas(shard::Trainable& trainable, const dist::ParallelLayout& layout, const Job& job) {
+  io::DeltaWriter writer(job.work.deltas(), delta_layout(trainable, job),
+                         job.expected.at("refine"), *job.world);
+  dist::agree(*job.world, [&] {
+    trainable.visit_changes([&](const shard::Parameter& parameter, const torch::Tensor& change) {
+      const torch::Tensor host = change.cpu().contiguous();
+      const float* data = host.const_data_ptr<float>();
+      for (std::size_t b = 0; b < parameter.blocks.size(); ++b) {
+        const shard::WeightBlock& block = parameter.blocks[b];
+        const auto size = static_cast<std::size_t>(block.rows.size() * block.columns.size());
+        if (writes(parameter, b, layout)) {
+          writer.write(block.tensor, block.rows, block.columns, std::span(data, size));
+        }
+        data += size;
+      }
+    });
+  });
+  writer.finish();
+}
+
+}  // namespace
+
+void refine(Job& job) {
+  const dist::Communicator& world = *job.world;
+  const auto [checkpoint, config] = open_checkpoint(job.config.model, world);
+  const io::TokenDataset tokens = read_tokens(job, config);
+  const dist::ParallelLayout layout = make_layout(job, config);
+  shard::CausalLM model(checkpoint, config, layout, model_options(job));
+  const io::TokenSet& forget = tokens.set("forget");
+  const io::TokenSet& retain = tokens.set("retain");
+  shard::Trainable trainable(model, trainable_options(job, model, layout, retain));
+  const shard::RefineOptions options = refine_options(job);
+  dist::log::info(fmt::format("refine: {} numbers are trained on this rank, {} steps",
+                              trainable.count(), options.steps));
+  StepLog log(job, options.steps);
+  {
+    const dist::Timers::Scope scope(job.timers, "train");
+    shard::refine(trainable, layout, forget, retain, nullptr, options,
+                  [&](const shard::RefineStep& step) { log.add(step); });
+  }
+  const dist::Timers::Scope scope(job.timers, "write");
+  write_deltas(trainable, layout, job);
+}
+
+}  // namespace mrp::jobs

@@ -1,0 +1,110 @@
+#include "jobs/refine_setup.hpp"
+
+#include <array>
+#include <utility>
+
+#include "shard/train/confine.hpp"
+
+namespace mrp::jobs {
+namespace {
+
+using Train = JobConfig::Train;
+using Forget = JobConfig::ForgetLoss;
+
+/// Sites wider than this keep only their largest eigenvalues: what the others do to S is small.
+constexpr std::int64_t kAllDirections = 2048;
+
+shard::SiteModule site_module(const std::string& name) {
+  return shard::Site::parse("layers.0." + name + ".input").module;
+}
+
+shard::TrainForm train_form(Train train) {
+  switch (train) {
+    case Train::projections:
+      return shard::TrainForm::projections;
+    case Train::lora:
+      return shard::TrainForm::lora;
+    case Train::weights:
+      return shard::TrainForm::weights;
+    default:
+      return shard::TrainForm::subspace;
+  }
+}
+
+shard::Loss forget_loss(Forget loss) {
+  switch (loss) {
+    case Forget::counterfactual:
+      return shard::counterfactual;
+    case Forget::unlikelihood:
+      return shard::unlikelihood;
+    case Forget::gradient_ascent:
+    case Forget::grad_diff:
+      return shard::gradient_ascent;
+    case Forget::npo:
+      return shard::npo;
+    case Forget::simnpo:
+      return shard::simnpo;
+    case Forget::rmu:
+      return shard::rmu;
+    case Forget::uniform:
+      return shard::uniform;
+    default:
+      return shard::indifference;
+  }
+}
+
+shard::Loss retain_loss(JobConfig::RetainLoss loss) {
+  switch (loss) {
+    case JobConfig::RetainLoss::cross_entropy:
+      return shard::cross_entropy;
+    case JobConfig::RetainLoss::kl:
+      return shard::kl_to_base;
+    default:
+      return shard::cross_entropy_and_match;
+  }
+}
+
+}  // namespace
+
+shard::TrainableOptions trainable_options(const Job& job, const shard::CausalLM& model,
+                                          const dist::ParallelLayout& layout,
+                                          const io::TokenSet& retain) {
+  const auto& refine = job.config.refine;
+  shard::TrainableOptions options;
+  options.form = train_form(refine.train);
+  options.rank = refine.lora_rank;
+  options.seed = job.config.seed;
+  for (const std::string& name : refine.modules) options.modules.push_back(site_module(name));
+  const bool confined = refine.train == Train::subspace ||
+                        (refine.train == Train::lora && refine.lora_confined);
+  if (!confined) return options;
+  for (const auto& [site, moments] :
+       shard::input_moments(model, layout, retain, job.config.parallel.batch_tokens)) {
+    const std::int64_t width = moments.size(0);
+    options.confinement[site] = shard::soft_confinement(
+        moments, refine.softness, width > kAllDirections ? width / 8 : 0);
+  }
+  return options;
+}
+
+shard::RefineOptions refine_options(const Job& job) {
+  const auto& refine = job.config.refine;
+  shard::RefineOptions options;
+  options.steps = refine.steps;
+  options.learning_rate = refine.learning_rate;
+  options.batch = refine.batch;
+  options.forget_loss = forget_loss(refine.forget_loss);
+  options.forget_weight = refine.forget_weight;
+  options.retain_loss = retain_loss(refine.retain_loss);
+  options.retain_weight = refine.retain_weight;
+  options.tamper_every = refine.tamper_resistance;
+  options.tamper_weight = refine.tamper_weight;
+  options.optimizer.kind = refine.optimizer == JobConfig::Optimizer::sgd
+                               ? shard::OptimizerKind::sgd
+                               : shard::OptimizerKind::adamw;
+  options.batch_tokens = job.config.parallel.batch_tokens;
+  options.seed = job.config.seed;
+  return options;
+}
+
+}  // namespace mrp::jobs

@@ -1,0 +1,16 @@
+// From a job's settings to what is trained and how.
+#pragma once
+
+#include "jobs/stage_graph.hpp"
+#include "shard/train/refine.hpp"
+
+namespace mrp::jobs {
+
+/// Collective over the world: the moments of the retain set are measured where changes are confined.
+shard::TrainableOptions trainable_options(const Job& job, const shard::CausalLM& model,
+                                          const dist::ParallelLayout& layout,
+                                          const io::TokenSet& retain);
+
+shard::RefineOptions refine_options(const Job& job);
+
+}  // namespace mrp::jobs

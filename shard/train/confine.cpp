@@ -1,0 +1,79 @@
+#include "shard/train/confine.hpp"
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "dist/log.hpp"
+#include "shard/batches.hpp"
+#include "shard/train/optimizer.hpp"
+#include "shard/train/trainer.hpp"
+
+namespace mrp::shard {
+
+std::map<Site, torch::Tensor> input_moments(const CausalLM& model,
+                                            const dist::ParallelLayout& layout,
+                                            const io::TokenSet& set, std::int64_t batch_tokens) {
+  const torch::NoGradGuard no_grad;
+  const io::Sequences& sequences = set.items;
+  std::map<Site, torch::Tensor> moments;
+  torch::Tensor real;  // rows of the batch that are no padding
+  const SiteHook hook = [&](const Site& site, const torch::Tensor& states) {
+    if (site.side == Side::input) {
+      const torch::Tensor rows = states.flatten(0, 1).index_select(0, real).to(torch::kFloat32);
+      torch::Tensor& sum = moments[site];
+      if (!sum.defined()) sum = torch::zeros({rows.size(1), rows.size(1)}, rows.options());
+      sum.addmm_(rows.t(), rows);
+    }
+    return std::optional<torch::Tensor>();
+  };
+  const BatchPlan plan = plan_batches(sequences, all_items(sequences.count()),
+                                      layout.data().size(), batch_tokens);
+  dist::log::Progress progress(fmt::format("moments {}", set.name),
+                               std::ssize(sequences.token_ids), "tokens");
+  for (std::int64_t round = 0; round < plan.rounds(); ++round) {
+    const auto members = plan.members(plan.batch(layout.data().rank(), round));
+    if (!members.empty()) {
+      const torch::Tensor tokens = pad(sequences, members);
+      std::vector<std::int64_t> rows;
+      for (std::size_t i = 0; i < members.size(); ++i) {
+        for (std::int64_t t = 0; t < sequences.length(members[i]); ++t) {
+          rows.push_back(static_cast<std::int64_t>(i) * tokens.size(1) + t);
+        }
+      }
+      real = torch::tensor(rows, torch::kInt64).to(model.options().device);
+      model.hidden_states(tokens, hook);
+    }
+    progress.advance(round_tokens(plan, sequences, round));
+  }
+  const auto rows = static_cast<double>(sequences.token_ids.size());
+  for (const Parameter& parameter : const_cast<CausalLM&>(model).parameters()) {
+    if (!parameter.input || moments.contains(*parameter.input)) continue;
+    const std::int64_t width = parameter.value->size(1);
+    moments[*parameter.input] =
+        torch::zeros({width, width}, parameter.value->options().dtype(torch::kFloat32));
+  }
+  for (auto& [site, sum] : moments) {
+    sum_over(layout.data(), sum);
+    sum /= rows;
+  }
+  return moments;
+}
+
+Confinement soft_confinement(const torch::Tensor& moments, double softness,
+                             std::int64_t directions) {
+  const torch::NoGradGuard no_grad;
+  const std::int64_t width = moments.size(0);
+  const double scale = moments.trace().item<double>() / static_cast<double>(width);
+  const auto [eigenvalues, vectors] = torch::linalg_eigh(moments.to(torch::kFloat64) / scale);
+  const std::int64_t r = directions == 0 ? width : std::min(directions, width);
+  const torch::Tensor top = eigenvalues.narrow(0, width - r, r).clamp_min(0.0);
+  const torch::Tensor damping = 1.0 - torch::sqrt(softness / (top + softness));
+  return {vectors.narrow(1, width - r, r).to(torch::kFloat32).contiguous(),
+          damping.to(torch::kFloat32)};
+}
+
+}  // namespace mrp::shard

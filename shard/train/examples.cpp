@@ -1,0 +1,121 @@
+#include "shard/train/examples.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "dist/error.hpp"
+
+namespace mrp::shard {
+namespace {
+
+/// How many answers of other items stand beside the right one.
+constexpr std::size_t kSubstitutes = 3;
+
+Example copy(const io::Sequences& sequences, std::int64_t i) {
+  const auto tokens = sequences.tokens(i);
+  const auto mask = sequences.mask(i);
+  return {{tokens.begin(), tokens.end()}, {mask.begin(), mask.end()}, -1, {}};
+}
+
+std::size_t index(std::int64_t i) {
+  return static_cast<std::size_t>(i);
+}
+
+}  // namespace
+
+Examples::Examples(const io::TokenSet& set)
+    : set_(&set), listed_(set.ids.size()), open_(set.ids.size()) {
+  for (std::size_t o = 0; o < set.options.item.size(); ++o) {
+    if (set.options.choice[o] < 0) continue;
+    auto& of_form = set.options.form[o] == io::OptionForm::list ? listed_ : open_;
+    auto& of_item = of_form[index(set.options.item[o])];
+    const auto choice = static_cast<std::size_t>(set.options.choice[o]);
+    if (of_item.size() <= choice) of_item.resize(choice + 1, -1);
+    of_item[choice] = static_cast<std::int64_t>(o);
+  }
+}
+
+bool Examples::has_letters(std::int64_t i) const {
+  return set_->letter_position[index(i)] >= 0 && set_->answer_index[index(i)] >= 0;
+}
+
+std::int64_t Examples::choices(std::int64_t i) const {
+  return std::ssize(open_[index(i)]);
+}
+
+std::int64_t Examples::right_choice(std::int64_t i) const {
+  return set_->answer_index[index(i)];
+}
+
+Example Examples::item(std::int64_t i) const {
+  Example example = copy(set_->items, i);
+  if (!has_letters(i)) return example;
+  example.letter_position = set_->letter_position[index(i)];
+  example.letters.assign(set_->letter_token_ids.begin() + set_->letter_offsets[index(i)],
+                         set_->letter_token_ids.begin() + set_->letter_offsets[index(i) + 1]);
+  return example;
+}
+
+Example Examples::listed(std::int64_t i, std::int64_t letter, std::int64_t choice) const {
+  Example example = copy(set_->options.sequences, listed_[index(i)][index(choice)]);
+  example.letter_position = set_->letter_position[index(i)];
+  example.letters.assign(set_->letter_token_ids.begin() + set_->letter_offsets[index(i)],
+                         set_->letter_token_ids.begin() + set_->letter_offsets[index(i) + 1]);
+  example.tokens[index(example.letter_position + 1)] = example.letters[index(letter)];
+  return example;
+}
+
+Example Examples::open(std::int64_t i, std::int64_t choice) const {
+  return copy(set_->options.sequences, open_[index(i)][index(choice)]);
+}
+
+std::int64_t Examples::prompt_length(std::int64_t i) const {
+  const auto mask = set_->items.mask(i);
+  const auto first = std::find(mask.begin(), mask.end(), std::uint8_t{1}) - mask.begin() + 1;
+  return first > 1 ? first : std::max<std::int64_t>(set_->items.length(i) / 2, 1);
+}
+
+Example Examples::substituted(std::int64_t i, std::int64_t j) const {
+  const auto prompt = set_->items.tokens(i).first(index(prompt_length(i)));
+  const auto answer = set_->items.tokens(j).subspan(index(prompt_length(j)));
+  Example example;
+  example.tokens.assign(prompt.begin(), prompt.end());
+  example.tokens.insert(example.tokens.end(), answer.begin(), answer.end());
+  example.mask.assign(example.tokens.size(), 0);
+  std::fill(example.mask.begin() + std::ssize(prompt) - 1, example.mask.end() - 1, 1);
+  return example;
+}
+
+Alternatives Examples::alternatives(std::int64_t i, std::mt19937_64& random) const {
+  Alternatives found;
+  for (std::int64_t c = 0; c < choices(i); ++c) found.examples.push_back(open(i, c));
+  if (choices(i) > 1) {
+    found.right = index(right_choice(i));
+    return found;
+  }
+  if (count() < 2) {
+    throw dist::InputError(fmt::format(
+        "set {}, item \"{}\": no other answers can be drawn from a set of one item; give the record "
+        "wrong_answers, or choose another refine.forget_loss",
+        set_->name, set_->ids[index(i)]));
+  }
+  found.examples = {substituted(i, i)};
+  std::uniform_int_distribution<std::int64_t> other(0, count() - 2);
+  for (std::size_t n = 0; n < kSubstitutes; ++n) {
+    const std::int64_t j = other(random);
+    found.examples.push_back(substituted(i, j < i ? j : j + 1));
+  }
+  return found;
+}
+
+std::int64_t Examples::alternative_tokens(std::int64_t i) const {
+  const std::int64_t texts = choices(i) > 1 ? choices(i) : std::int64_t{kSubstitutes} + 1;
+  return (texts + 1) * set_->items.length(i);
+}
+
+bool Examples::substitutes() const {
+  return std::any_of(open_.begin(), open_.end(), [](const auto& own) { return own.size() < 2; });
+}
+
+}  // namespace mrp::shard

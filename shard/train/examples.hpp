@@ -1,0 +1,65 @@
+// Training sequences in every form of an item: as it stands, with another choice, with a substituted
+// answer.
+#pragma once
+
+#include <cstdint>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "io/token_dataset.hpp"
+
+namespace mrp::shard {
+
+/// One sequence; mask[t] = 1 where token t + 1 is supervised.
+struct Example {
+  std::vector<std::int32_t> tokens;
+  std::vector<std::uint8_t> mask;
+  std::int64_t letter_position = -1;  ///< position that predicts a letter, −1 if none is asked for
+  std::vector<std::int32_t> letters;  ///< the valid ones
+};
+
+/// Answers to one item, the right one among them, in forms whose scores can be compared.
+struct Alternatives {
+  std::vector<Example> examples;
+  std::size_t right = 0;
+};
+
+/// The forms of the items of one set. Refers to the set, which must outlive it.
+class Examples {
+ public:
+  explicit Examples(const io::TokenSet& set);
+
+  std::int64_t count() const { return set_->items.count(); }
+  /// The sequence that stands for the item, with its letters if it has any.
+  Example item(std::int64_t i) const;
+  /// Whether the item asks for a letter.
+  bool has_letters(std::int64_t i) const;
+  /// Number of texts to choose from, the right one among them; 0 if there are none.
+  std::int64_t choices(std::int64_t i) const;
+  /// List form: `letter` in the prompt, the text of `choice` supervised. @pre has_letters(i)
+  Example listed(std::int64_t i, std::int64_t letter, std::int64_t choice) const;
+  /// The question without the list, the text of `choice` supervised.
+  Example open(std::int64_t i, std::int64_t choice) const;
+  /// The prompt of item i and the answer of item j. Of a text that is supervised from its first
+  /// token on, the first half is the prompt.
+  Example substituted(std::int64_t i, std::int64_t j) const;
+  std::int64_t right_choice(std::int64_t i) const;
+
+  /// Own choices where the item has them, else the right answer beside answers of other items.
+  /// @throws InputError if the item has no choices and the set no other item.
+  Alternatives alternatives(std::int64_t i, std::mt19937_64& random) const;
+  /// Tokens that `alternatives` has about, for planning batches.
+  std::int64_t alternative_tokens(std::int64_t i) const;
+  /// True if some item has no choices of its own.
+  bool substitutes() const;
+
+ private:
+  std::int64_t prompt_length(std::int64_t i) const;
+
+  const io::TokenSet* set_;
+  /// Per item and choice: index into the option sequences.
+  std::vector<std::vector<std::int64_t>> listed_, open_;
+};
+
+}  // namespace mrp::shard

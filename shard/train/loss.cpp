@@ -1,0 +1,225 @@
+#include "shard/train/loss.hpp"
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace mrp::shard {
+namespace {
+
+using Items = std::span<const std::int64_t>;
+
+std::vector<Example> items_of(const LossContext& context, Items items) {
+  std::vector<Example> examples;
+  for (const std::int64_t i : items) examples.push_back(context.examples->item(i));
+  return examples;
+}
+
+/// Mean over the tokens of each item of what `token_loss` makes of their log-probabilities.
+template <class Function>
+torch::Tensor per_token(const LossContext& context, Items items, Function token_loss) {
+  const auto examples = items_of(context, items);
+  const Pass pass = run(context.model(), examples);
+  return mean_by_example(pass, token_loss(log_probability(pass))).sum();
+}
+
+/// Examples of one item in the pass of `indifference`.
+struct Asked {
+  std::int64_t drawn = 0;          ///< whose text is trained
+  std::int64_t first = 0, count = 0;  ///< alternatives that shall be alike
+};
+
+/// Texts of all choices, each after the letter of another one.
+void add_rotated(const Examples& forms, std::int64_t item, std::int64_t offset,
+                 std::vector<Example>& all) {
+  const std::int64_t n = forms.choices(item);
+  for (std::int64_t j = 0; j < n; ++j) {
+    all.push_back(forms.listed(item, (j + offset) % n, j));
+    all.back().letter_position = -1;
+  }
+}
+
+Asked ask(const LossContext& context, std::int64_t item, std::vector<Example>& all) {
+  const Examples& forms = *context.examples;
+  std::mt19937_64 random = context.random(item, 0);
+  const auto below = [&](std::int64_t n) {
+    return std::uniform_int_distribution<std::int64_t>(0, n - 1)(random);
+  };
+  Alternatives alternatives = forms.alternatives(item, random);
+  const std::int64_t n = std::ssize(alternatives.examples);
+  Asked asked;
+  asked.drawn = std::ssize(all);
+  const std::int64_t drawn = below(n);
+  all.push_back(forms.has_letters(item)
+                    ? forms.listed(item, drawn, drawn)
+                    : alternatives.examples[static_cast<std::size_t>(drawn)]);
+  asked.first = std::ssize(all);
+  if (forms.has_letters(item) && below(2) == 0) {
+    add_rotated(forms, item, below(n), all);
+  } else {
+    std::move(alternatives.examples.begin(), alternatives.examples.end(), std::back_inserter(all));
+  }
+  asked.count = std::ssize(all) - asked.first;
+  return asked;
+}
+
+torch::Tensor answer_log_probability(const Pass& pass) {
+  const torch::Tensor log_p = log_probability(pass);
+  return torch::zeros({pass.examples}, log_p.options()).index_add(0, pass.owner, log_p);
+}
+
+torch::Tensor match(const Pass& pass, const Pass& base) {
+  const torch::Tensor sum =
+      mean_by_example(pass, vocabulary_spread(*pass.model, pass.logits - base.logits)).sum();
+  if (!pass.letter_logits.defined()) return sum;
+  const torch::Tensor known = torch::isfinite(base.letter_logits);
+  const torch::Tensor change =
+      torch::where(known, pass.letter_logits - base.letter_logits.masked_fill(~known, 0.0),
+                   pass.letter_logits);
+  return sum + spread(change).sum();
+}
+
+}  // namespace
+
+std::mt19937_64 LossContext::random(std::int64_t item, std::uint32_t purpose) const {
+  std::seed_seq sequence{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32),
+                         static_cast<std::uint32_t>(step), static_cast<std::uint32_t>(item),
+                         purpose};
+  return std::mt19937_64(sequence);
+}
+
+Pass LossContext::base_pass(std::span<const Example> sequences) const {
+  const torch::NoGradGuard no_grad;
+  Pass pass;
+  trainable->with_base([&] { pass = run(model(), sequences); });
+  return pass;
+}
+
+torch::Tensor indifference(const LossContext& context, Items items) {
+  std::vector<Example> all;
+  std::vector<Asked> asked;
+  for (const std::int64_t item : items) asked.push_back(ask(context, item, all));
+  const Pass pass = run(context.model(), all);
+  const torch::Tensor scores = mean_by_example(pass, log_probability(pass));
+  torch::Tensor sum = torch::zeros({}, scores.options());
+  if (pass.letter_logits.defined()) sum = sum + spread(pass.letter_logits).sum();
+  for (const Asked& a : asked) {
+    sum = sum - scores[a.drawn] + spread(scores.narrow(0, a.first, a.count));
+  }
+  return sum;
+}
+
+torch::Tensor counterfactual(const LossContext& context, Items items) {
+  std::vector<Example> all;
+  for (const std::int64_t item : items) {
+    std::mt19937_64 random = context.random(item, 0);
+    Alternatives alternatives = context.examples->alternatives(item, random);
+    const auto others = static_cast<std::int64_t>(alternatives.examples.size()) - 1;
+    auto drawn = static_cast<std::size_t>(
+        std::uniform_int_distribution<std::int64_t>(0, others - 1)(random));
+    if (drawn >= alternatives.right) ++drawn;
+    const auto choice = static_cast<std::int64_t>(drawn);
+    all.push_back(context.examples->has_letters(item)
+                      ? context.examples->listed(item, choice, choice)
+                      : std::move(alternatives.examples[drawn]));
+  }
+  const Pass pass = run(context.model(), all);
+  return -mean_by_example(pass, log_probability(pass)).sum();
+}
+
+torch::Tensor unlikelihood(const LossContext& context, Items items) {
+  return per_token(context, items, [](const torch::Tensor& log_p) {
+    return -torch::log1p(-log_p.exp().clamp_max(1.0 - 1e-6));
+  });
+}
+
+torch::Tensor gradient_ascent(const LossContext& context, Items items) {
+  return per_token(context, items, [](const torch::Tensor& log_p) { return log_p; });
+}
+
+torch::Tensor cross_entropy(const LossContext& context, Items items) {
+  return per_token(context, items, [](const torch::Tensor& log_p) { return -log_p; });
+}
+
+torch::Tensor npo(const LossContext& context, Items items) {
+  constexpr double kBeta = 0.1;
+  const auto examples = items_of(context, items);
+  const torch::Tensor base = answer_log_probability(context.base_pass(examples));
+  const torch::Tensor ratio = answer_log_probability(run(context.model(), examples)) - base;
+  return -(2 / kBeta) * torch::log_sigmoid(-kBeta * ratio).sum();
+}
+
+torch::Tensor simnpo(const LossContext& context, Items items) {
+  constexpr double kBeta = 2.5;
+  const auto examples = items_of(context, items);
+  const Pass pass = run(context.model(), examples);
+  return -(2 / kBeta) *
+         torch::log_sigmoid(-kBeta * mean_by_example(pass, log_probability(pass))).sum();
+}
+
+torch::Tensor rmu(const LossContext& context, Items items) {
+  constexpr double kSteering = 6.0;
+  const CausalLM& model = context.model();
+  const std::int64_t layer = model.layers() / 2;
+  const auto examples = items_of(context, items);
+  const auto states_after = [&] {
+    torch::Tensor states;
+    const Site last{layer, SiteModule::stream, Side::output};
+    model.visit_sites(padded(examples), [&](const Site& site, const torch::Tensor& x) {
+      if (site == last) states = x;
+      return std::optional<torch::Tensor>();
+    }, last);
+    return states.to(torch::kFloat32);
+  };
+  torch::Tensor base;
+  context.trainable->with_base([&] {
+    const torch::NoGradGuard no_grad;
+    base = states_after();
+  });
+  const std::int64_t width = base.size(-1);
+  at::Generator generator = at::detail::createCPUGenerator(context.seed);
+  torch::Tensor direction = torch::rand({width}, generator, torch::kFloat32).to(base.device());
+  direction = direction / direction.norm() * kSteering * base.norm(2, -1).mean();
+  const torch::Tensor distance = (states_after() - direction).square().mean(-1);
+  // Padding and prompt count as in the source: all tokens of the item.
+  std::vector<torch::Tensor> means;
+  for (std::int64_t i = 0; i < std::ssize(examples); ++i) {
+    const auto length = std::ssize(examples[static_cast<std::size_t>(i)].tokens);
+    means.push_back(distance[i].narrow(0, 0, length).mean());
+  }
+  return torch::stack(means).sum();
+}
+
+torch::Tensor uniform(const LossContext& context, Items items) {
+  const auto examples = items_of(context, items);
+  const Pass pass = run(context.model(), examples);
+  const torch::Tensor flat = torch::zeros_like(pass.logits);
+  torch::Tensor sum =
+      mean_by_example(pass, kl_divergence(context.model(), flat, pass.logits)).sum();
+  if (!pass.letter_logits.defined()) return sum;
+  const torch::Tensor valid = torch::isfinite(pass.letter_logits);
+  const torch::Tensor log_p = torch::log_softmax(pass.letter_logits, 1).masked_fill(~valid, 0.0);
+  return sum - (log_p.sum(1) / valid.sum(1)).sum();
+}
+
+torch::Tensor kl_to_base(const LossContext& context, Items items) {
+  const auto examples = items_of(context, items);
+  const Pass base = context.base_pass(examples);
+  const Pass pass = run(context.model(), examples);
+  return mean_by_example(pass, kl_divergence(context.model(), base.logits, pass.logits)).sum();
+}
+
+torch::Tensor logit_match(const LossContext& context, Items items) {
+  const auto examples = items_of(context, items);
+  const Pass base = context.base_pass(examples);
+  return match(run(context.model(), examples), base);
+}
+
+torch::Tensor cross_entropy_and_match(const LossContext& context, Items items) {
+  const auto examples = items_of(context, items);
+  const Pass base = context.base_pass(examples);
+  const Pass pass = run(context.model(), examples);
+  return match(pass, base) - mean_by_example(pass, log_probability(pass)).sum();
+}
+
+}  // namespace mrp::shard

@@ -1,0 +1,77 @@
+// What training minimises: one function for each loss, summed over items.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <functional>
+#include <random>
+#include <span>
+
+#include "shard/train/examples.hpp"
+#include "shard/train/pass.hpp"
+#include "shard/train/trainable.hpp"
+
+namespace mrp::shard {
+
+/// What a loss is computed from. Randomness depends on seed, step and item only, so that it is the
+/// same on any number of ranks.
+struct LossContext {
+  Trainable* trainable = nullptr;
+  const Examples* examples = nullptr;
+  std::uint64_t seed = 0;
+  std::int64_t step = 0;
+
+  const CausalLM& model() const { return trainable->model(); }
+  std::mt19937_64 random(std::int64_t item, std::uint32_t purpose) const;
+  /// A pass of the base model over the same sequences, without gradients.
+  Pass base_pass(std::span<const Example> examples) const;
+};
+
+/// Σ over `items` of the loss of one, a scalar. Collective over the tensor ranks.
+using Loss = std::function<torch::Tensor(const LossContext&, std::span<const std::int64_t> items)>;
+
+/// What a model that never learned the item would say: all alternatives alike. The sum of
+///  L1  spread of the logits of the valid letters,
+///  L2  cross entropy of the text of an alternative drawn uniformly, after its own letter,
+///  L3  spread of the mean token log-probabilities of all alternatives; with letters, either in the
+///      list form after letters rotated by a random offset, or in the open form.
+torch::Tensor indifference(const LossContext&, std::span<const std::int64_t> items);
+
+/// L2 alone, the right answer not among the alternatives.
+torch::Tensor counterfactual(const LossContext&, std::span<const std::int64_t> items);
+
+/// −log(1 − p) per token (arXiv 1908.04319).
+torch::Tensor unlikelihood(const LossContext&, std::span<const std::int64_t> items);
+
+/// log p per token: gradient ascent on cross entropy.
+torch::Tensor gradient_ascent(const LossContext&, std::span<const std::int64_t> items);
+
+/// −(2/β) log σ(−β log(p / p_base)) of the whole answer, β = 0.1 (arXiv 2404.05868).
+torch::Tensor npo(const LossContext&, std::span<const std::int64_t> items);
+
+/// −(2/β) log σ(−(β/n) log p), β = 2.5, margin 0 (arXiv 2410.07163).
+torch::Tensor simnpo(const LossContext&, std::span<const std::int64_t> items);
+
+/// ‖h − c u‖² / width after the middle layer, u one random direction, c six times the mean norm of
+/// the base model's states there (arXiv 2403.03218).
+torch::Tensor rmu(const LossContext&, std::span<const std::int64_t> items);
+
+/// Cross entropy to the uniform distribution: over the letters, and over the vocabulary for every
+/// answer token.
+torch::Tensor uniform(const LossContext&, std::span<const std::int64_t> items);
+
+/// −log p per token: keeping, and relearning.
+torch::Tensor cross_entropy(const LossContext&, std::span<const std::int64_t> items);
+
+/// KL(base ‖ model) per token.
+torch::Tensor kl_to_base(const LossContext&, std::span<const std::int64_t> items);
+
+/// Spread of the change of the logits, over the valid letters and, at each answer token, over the
+/// vocabulary: zero if the model differs from the base by constants only.
+torch::Tensor logit_match(const LossContext&, std::span<const std::int64_t> items);
+
+/// cross_entropy + logit_match in one pass.
+torch::Tensor cross_entropy_and_match(const LossContext&, std::span<const std::int64_t> items);
+
+}  // namespace mrp::shard

@@ -1,0 +1,96 @@
+#include "shard/train/optimizer.hpp"
+
+#include <ATen/ops/_fused_adamw.h>
+
+#include <cmath>
+#include <span>
+
+#include <fmt/format.h>
+
+#include "dist/error.hpp"
+
+namespace mrp::shard {
+namespace {
+
+void gather_shares(const dist::Communicator& ranks, torch::Tensor& values, dist::Range share) {
+  if (ranks.size() == 1) return;
+  const torch::Tensor own = values.narrow(0, share.begin, share.size()).cpu().contiguous();
+  auto all = ranks.all_gather_v(
+      std::span<const float>(own.data_ptr<float>(), static_cast<std::size_t>(own.numel())));
+  values.copy_(torch::from_blob(all.data(), {values.numel()}, torch::kFloat32));
+}
+
+}  // namespace
+
+void sum_over(const dist::Communicator& ranks, torch::Tensor values) {
+  if (ranks.size() == 1) return;
+  const torch::Tensor host = values.to(torch::kCPU, torch::kFloat32).contiguous();
+  ranks.all_reduce(std::span(host.data_ptr<float>(), static_cast<std::size_t>(host.numel())));
+  values.copy_(host);
+}
+
+Optimizer::Optimizer(Trainable& trainable, const dist::ParallelLayout& layout,
+                     const OptimizerOptions& options)
+    : trainable_(&trainable), layout_(&layout), options_(options) {
+  const torch::NoGradGuard no_grad;
+  const auto on = torch::TensorOptions(torch::kFloat32).device(trainable.model().options().device);
+  values_ = torch::empty({trainable.count()}, on);
+  gradients_ = torch::zeros({trainable.count()}, on);
+  std::int64_t begin = 0;
+  for (Leaf& leaf : trainable.leaves()) {
+    const std::int64_t count = leaf.value.numel();
+    const torch::Tensor place = values_.narrow(0, begin, count).view(leaf.value.sizes());
+    place.copy_(leaf.value);
+    const torch::Tensor gradient = gradients_.narrow(0, begin, count).view(leaf.value.sizes());
+    leaf.value = place.detach().requires_grad_();
+    leaf.value.mutable_grad() = gradient;
+    begin += count;
+  }
+  share_ = dist::slice(trainable.count(), layout.data().size(), layout.data().rank());
+  first_ = torch::zeros({share_.size()}, on);
+  second_ = torch::zeros({share_.size()}, on);
+  steps_ = torch::zeros({}, on);
+}
+
+void Optimizer::zero_gradients() {
+  gradients_.zero_();
+}
+
+double Optimizer::gradient_norm() const {
+  double split = 0, replicated = 0;
+  for (const Leaf& leaf : trainable_->leaves()) {
+    (leaf.replicated ? replicated : split) +=
+        leaf.value.grad().square().sum(torch::kFloat64).item<double>();
+  }
+  return std::sqrt(layout_->tensor().all_reduce(split) + replicated);
+}
+
+void Optimizer::update(double learning_rate) {
+  const torch::NoGradGuard no_grad;
+  const torch::Tensor value = values_.narrow(0, share_.begin, share_.size());
+  const torch::Tensor gradient = gradients_.narrow(0, share_.begin, share_.size());
+  if (options_.kind == OptimizerKind::sgd) {
+    value.add_(gradient, -learning_rate);
+  } else {
+    steps_.add_(1);
+    at::_fused_adamw_({value}, {gradient}, {first_}, {second_}, {}, {steps_}, learning_rate,
+                      options_.beta1, options_.beta2, /*weight_decay=*/0.0, options_.epsilon,
+                      /*amsgrad=*/false, /*maximize=*/false);
+  }
+  gather_shares(layout_->data(), values_, share_);
+}
+
+double Optimizer::step(double learning_rate) {
+  trainable_->finish_gradients();
+  sum_over(layout_->data(), gradients_);
+  const double norm = gradient_norm();
+  if (!std::isfinite(norm)) {
+    throw dist::NumericalError(fmt::format(
+        "the gradient norm is {}; lower refine.learning_rate, or set compute: fp32", norm));
+  }
+  if (options_.clip > 0 && norm > options_.clip) gradients_.mul_(options_.clip / norm);
+  update(learning_rate);
+  return norm;
+}
+
+}  // namespace mrp::shard

@@ -1,0 +1,141 @@
+#include "shard/train/pass.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <tuple>
+#include <vector>
+
+#include "dist/error.hpp"
+
+namespace mrp::shard {
+namespace {
+
+constexpr double kNone = -std::numeric_limits<double>::infinity();
+
+torch::Tensor sum_over_vocabulary(const CausalLM& model, const torch::Tensor& local) {
+  return reduce_from_ranks(local.sum(-1), model.collectives());
+}
+
+/// log Σ exp over the vocabulary: [n × 1].
+torch::Tensor log_normalizer(const CausalLM& model, const torch::Tensor& logits) {
+  const torch::Tensor max =
+      model.collectives().all_reduce(logits.detach().amax(1), dist::ReduceOp::max).unsqueeze(1);
+  return sum_over_vocabulary(model, (logits - max).exp()).log().unsqueeze(1) + max;
+}
+
+/// Entries `tokens` [n × m] of the logits [n × slice], complete on all ranks. Tokens below zero give
+/// −inf.
+torch::Tensor pick(const CausalLM& model, const torch::Tensor& logits,
+                   const torch::Tensor& tokens) {
+  const dist::Range slice = model.vocab_range();
+  const torch::Tensor elsewhere = (tokens < slice.begin) | (tokens >= slice.end);
+  const torch::Tensor local = logits.gather(1, (tokens - slice.begin).masked_fill(elsewhere, 0))
+                                  .masked_fill(elsewhere, 0.0);
+  return reduce_from_ranks(local, model.collectives()).masked_fill(tokens < 0, kNone);
+}
+
+/// The letters of the examples that ask for one; rows of `states` [examples × length × hidden].
+void add_letters(Pass& pass, std::span<const Example> examples, const torch::Tensor& states) {
+  std::vector<std::int64_t> rows, owners;
+  std::size_t most = 0;
+  for (std::size_t i = 0; i < examples.size(); ++i) {
+    if (examples[i].letter_position < 0) continue;
+    owners.push_back(static_cast<std::int64_t>(i));
+    rows.push_back(owners.back() * states.size(1) + examples[i].letter_position);
+    most = std::max(most, examples[i].letters.size());
+  }
+  pass.letter_owner = torch::tensor(owners, torch::kInt64).to(states.device());
+  if (owners.empty()) return;
+  torch::Tensor tokens = torch::full(
+      {std::ssize(owners), static_cast<std::int64_t>(most)}, -1, torch::kInt64);
+  for (std::size_t n = 0; n < owners.size(); ++n) {
+    const auto& letters = examples[static_cast<std::size_t>(owners[n])].letters;
+    std::copy(letters.begin(), letters.end(), tokens.data_ptr<std::int64_t>() + n * most);
+  }
+  const torch::Tensor selected = states.flatten(0, 1).index_select(
+      0, torch::tensor(rows, torch::kInt64).to(states.device()));
+  pass.letter_logits =
+      pick(*pass.model, pass.model->local_logits(selected), tokens.to(states.device()));
+}
+
+}  // namespace
+
+torch::Tensor padded(std::span<const Example> examples) {
+  std::size_t longest = 0;
+  for (const Example& example : examples) longest = std::max(longest, example.tokens.size());
+  torch::Tensor tokens = torch::zeros(
+      {std::ssize(examples), static_cast<std::int64_t>(longest)}, torch::kInt64);
+  auto* row = tokens.data_ptr<std::int64_t>();
+  for (const Example& example : examples) {
+    std::copy(example.tokens.begin(), example.tokens.end(), row);
+    row += longest;
+  }
+  return tokens;
+}
+
+Pass run(const CausalLM& model, std::span<const Example> examples) {
+  Pass pass;
+  pass.model = &model;
+  pass.examples = std::ssize(examples);
+  const torch::Tensor tokens = padded(examples);
+  const std::int64_t length = tokens.size(1);
+  std::vector<std::int64_t> rows, targets, owners;
+  for (std::size_t i = 0; i < examples.size(); ++i) {
+    const Example& example = examples[i];
+    for (std::size_t t = 0; t + 1 < example.tokens.size(); ++t) {
+      if (example.mask[t] == 0) continue;
+      owners.push_back(static_cast<std::int64_t>(i));
+      rows.push_back(owners.back() * length + static_cast<std::int64_t>(t));
+      targets.push_back(example.tokens[t + 1]);
+    }
+  }
+  const torch::Tensor states = model.hidden_states(tokens);
+  const auto to_device = [&](const std::vector<std::int64_t>& values) {
+    return torch::tensor(values, torch::kInt64).to(states.device());
+  };
+  pass.targets = to_device(targets);
+  pass.owner = to_device(owners);
+  pass.logits = model.local_logits(states.flatten(0, 1).index_select(0, to_device(rows)));
+  add_letters(pass, examples, states);
+  return pass;
+}
+
+torch::Tensor log_probability(const Pass& pass) {
+  const torch::Tensor picked = pick(*pass.model, pass.logits, pass.targets.unsqueeze(1));
+  return (picked - log_normalizer(*pass.model, pass.logits)).squeeze(1);
+}
+
+torch::Tensor mean_by_example(const Pass& pass, const torch::Tensor& values) {
+  const torch::Tensor sums = torch::zeros({pass.examples}, values.options())
+                                 .index_add(0, pass.owner, values);
+  const torch::Tensor counts = torch::zeros({pass.examples}, values.options())
+                                   .index_add(0, pass.owner, torch::ones_like(values));
+  return sums / counts.clamp_min(1);
+}
+
+torch::Tensor spread(const torch::Tensor& values) {
+  const torch::Tensor counts = values > kNone;
+  const torch::Tensor count = counts.sum(-1, /*keepdim=*/true);
+  const torch::Tensor known = values.masked_fill(counts.logical_not(), 0.0);
+  const torch::Tensor centred =
+      (known - known.sum(-1, true) / count).masked_fill(counts.logical_not(), 0.0);
+  return torch::sqrt(centred.square().sum(-1) / count.squeeze(-1) + 0.01) - 0.1;
+}
+
+torch::Tensor vocabulary_spread(const CausalLM& model, const torch::Tensor& logits) {
+  const auto size = static_cast<double>(model.config().vocab_size);
+  const torch::Tensor mean = sum_over_vocabulary(model, logits) / size;
+  const torch::Tensor centred =
+      logits - copy_to_ranks(mean.unsqueeze(1), model.collectives());
+  return torch::sqrt(sum_over_vocabulary(model, centred.square()) / size + 0.01) - 0.1;
+}
+
+torch::Tensor kl_divergence(const CausalLM& model, const torch::Tensor& p_logits,
+                            const torch::Tensor& q_logits) {
+  const TensorCollectives& ranks = model.collectives();
+  const torch::Tensor log_p = p_logits - copy_to_ranks(log_normalizer(model, p_logits), ranks);
+  const torch::Tensor log_q = q_logits - copy_to_ranks(log_normalizer(model, q_logits), ranks);
+  return sum_over_vocabulary(model, log_p.exp() * (log_p - log_q));
+}
+
+}  // namespace mrp::shard

@@ -1,0 +1,50 @@
+// Training that makes a model forget: forget loss, retain loss, logit match on samples, and resistance
+// against a simulated attack.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "dist/parallel_layout.hpp"
+#include "io/token_dataset.hpp"
+#include "shard/train/loss.hpp"
+#include "shard/train/optimizer.hpp"
+#include "shard/train/trainer.hpp"
+
+namespace mrp::shard {
+
+struct RefineOptions {
+  std::int64_t steps = 300;
+  double learning_rate = 2e-3;
+  std::int64_t batch = 16;  ///< items of each set in a step
+  Loss forget_loss = indifference;
+  double forget_weight = 1;
+  Loss retain_loss = cross_entropy_and_match;
+  double retain_weight = 2;  ///< of the retain items and of the samples
+  std::int64_t tamper_every = 2;  ///< steps; 0: no tamper resistance
+  double tamper_weight = 4;
+  OptimizerOptions optimizer;
+  std::int64_t batch_tokens = 4096;
+  std::uint64_t seed = 0;
+};
+
+/// Means over the items of the step; NaN where there was nothing to measure.
+struct RefineStep {
+  std::int64_t step = 0;
+  double forget_loss = 0, retain_loss = 0, sample_loss = 0, tamper_loss = 0;
+  double gradient_norm = 0;
+  double learning_rate = 0;
+};
+
+/// Collective over the world. Trains the leaves of `trainable`; `samples` may be null. `report` is
+/// called after every step, on all ranks. @throws NumericalError if the gradient is not finite or the
+/// loss stays above that of the first step for 100 steps.
+void refine(Trainable& trainable, const dist::ParallelLayout& layout, const io::TokenSet& forget,
+            const io::TokenSet& retain, const io::TokenSet* samples, const RefineOptions& options,
+            const std::function<void(const RefineStep&)>& report);
+
+}  // namespace mrp::shard

@@ -1,0 +1,164 @@
+#include "shard/train/relearn.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "dist/error.hpp"
+#include "shard/train/trainer.hpp"
+
+namespace mrp::shard {
+namespace {
+
+constexpr std::size_t kLeastItems = 8;
+constexpr std::int64_t kGroup = 32;
+
+void append(io::Sequences& to, const io::Sequences& from, std::int64_t i) {
+  const auto tokens = from.tokens(i);
+  const auto mask = from.mask(i);
+  to.token_ids.insert(to.token_ids.end(), tokens.begin(), tokens.end());
+  to.target_mask.insert(to.target_mask.end(), mask.begin(), mask.end());
+  to.offsets.push_back(std::ssize(to.token_ids));
+}
+
+TrainableOptions trained_by(const AttackOptions& options) {
+  TrainableOptions trained;
+  trained.projectors = options.projectors;
+  trained.seed = options.seed;
+  if (options.attacker == Attacker::qv_lora) {
+    trained.form = TrainForm::lora;
+    trained.modules = {SiteModule::qkv};
+  } else {
+    trained.form = TrainForm::weights;
+    trained.everything = true;
+  }
+  return trained;
+}
+
+/// The linear weights of the model are rounded while this lives.
+class Quantised {
+ public:
+  Quantised(CausalLM& model, int bits, std::int64_t group) : parameters_(model.parameters()) {
+    for (Parameter& parameter : parameters_) {
+      if (!parameter.input) continue;
+      originals_.push_back(*parameter.value);
+      *parameter.value = quantised(*parameter.value, bits, group);
+    }
+  }
+  ~Quantised() {
+    std::size_t i = 0;
+    for (Parameter& parameter : parameters_) {
+      if (parameter.input) *parameter.value = originals_[i++];
+    }
+  }
+  Quantised(const Quantised&) = delete;
+  Quantised& operator=(const Quantised&) = delete;
+
+ private:
+  std::vector<Parameter> parameters_;
+  std::vector<torch::Tensor> originals_;
+};
+
+}  // namespace
+
+bool trains(Attacker attacker) {
+  return attacker != Attacker::int8 && attacker != Attacker::int4;
+}
+
+Split split_items(const io::TokenSet& set, std::uint64_t seed, int direction) {
+  auto items = all_items(set.items.count());
+  if (items.size() < kLeastItems) {
+    throw dist::InputError(fmt::format(
+        "set {} has {} items; an attack that splits it needs at least {}: give more records, or "
+        "leave relearn out",
+        set.name, items.size(), kLeastItems));
+  }
+  std::mt19937_64 random(seed);
+  std::shuffle(items.begin(), items.end(), random);
+  const auto middle = items.begin() + std::ssize(items) / 2;
+  Split split{{items.begin(), middle}, {middle, items.end()}};
+  if (direction == 1) std::swap(split.known, split.hidden);
+  return split;
+}
+
+io::TokenSet subset(const io::TokenSet& set, const std::vector<std::int64_t>& items) {
+  io::TokenSet part;
+  part.name = set.name;
+  part.source = set.source;
+  part.items.offsets = part.letter_offsets = part.options.sequences.offsets = {0};
+  std::map<std::int64_t, std::int64_t> place;
+  for (const std::int64_t i : items) {
+    const auto at = static_cast<std::size_t>(i);
+    place[i] = std::ssize(part.ids);
+    append(part.items, set.items, i);
+    part.ids.push_back(set.ids[at]);
+    part.answer_index.push_back(set.answer_index[at]);
+    part.letter_position.push_back(set.letter_position[at]);
+    part.letter_token_ids.insert(part.letter_token_ids.end(),
+                                 set.letter_token_ids.begin() + set.letter_offsets[at],
+                                 set.letter_token_ids.begin() + set.letter_offsets[at + 1]);
+    part.letter_offsets.push_back(std::ssize(part.letter_token_ids));
+  }
+  for (std::size_t o = 0; o < set.options.item.size(); ++o) {
+    const auto found = place.find(set.options.item[o]);
+    if (found == place.end()) continue;
+    append(part.options.sequences, set.options.sequences, static_cast<std::int64_t>(o));
+    part.options.item.push_back(found->second);
+    part.options.choice.push_back(set.options.choice[o]);
+    part.options.form.push_back(set.options.form[o]);
+  }
+  return part;
+}
+
+torch::Tensor quantised(const torch::Tensor& weight, int bits, std::int64_t group) {
+  const torch::NoGradGuard no_grad;
+  const double levels = (1 << (bits - 1)) - 1;
+  const std::int64_t columns = weight.size(1);
+  torch::Tensor result = torch::empty_like(weight);
+  for (std::int64_t begin = 0; begin < columns; begin += group == 0 ? columns : group) {
+    const std::int64_t count = group == 0 ? columns : std::min(group, columns - begin);
+    const torch::Tensor part = weight.narrow(1, begin, count).to(torch::kFloat32);
+    const torch::Tensor scale =
+        (part.abs().amax(1, /*keepdim=*/true) / levels).clamp_min(1e-12);
+    result.narrow(1, begin, count).copy_((part / scale).round().clamp(-levels, levels) * scale);
+  }
+  return result;
+}
+
+std::vector<std::pair<std::int64_t, SetMetrics>> attack(CausalLM& model,
+                                                        const dist::ParallelLayout& layout,
+                                                        const io::TokenSet& material,
+                                                        const io::TokenSet& hidden,
+                                                        const AttackOptions& options) {
+  std::vector<std::pair<std::int64_t, SetMetrics>> curve;
+  const auto score = [&](std::int64_t step) {
+    curve.emplace_back(step, evaluate(model, layout, hidden, options.batch_tokens));
+    curve.back().second.per_item.clear();
+  };
+  if (!trains(options.attacker)) {
+    const bool four = options.attacker == Attacker::int4;
+    const Quantised rounded(model, four ? 4 : 8, four ? kGroup : 0);
+    score(0);
+    return curve;
+  }
+  Trainable trainable(model, trained_by(options));
+  Optimizer optimizer(trainable, layout, {});
+  Trainer trainer(trainable, layout, options.batch_tokens, options.seed);
+  const Examples forms(material);
+  ItemStream items(all_items(forms.count()), options.seed);
+  trainable.apply();
+  score(0);
+  const std::int64_t last = options.steps.back();
+  for (std::int64_t step = 0; step < last; ++step) {
+    optimizer.zero_gradients();
+    trainer.accumulate(cross_entropy, forms, items.next(options.batch), 1.0, step);
+    optimizer.step(options.learning_rate * std::min(1.0, static_cast<double>(step + 1) / 10));
+    trainable.apply();
+    if (std::count(options.steps.begin(), options.steps.end(), step + 1) > 0) score(step + 1);
+  }
+  return curve;
+}
+
+}  // namespace mrp::shard

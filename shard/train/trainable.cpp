@@ -1,0 +1,214 @@
+#include "shard/train/trainable.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "dist/error.hpp"
+#include "io/hash.hpp"
+
+namespace mrp::shard {
+namespace {
+
+using Leaves = std::span<const torch::Tensor>;
+
+/// x S for rows x.
+torch::Tensor confine(const torch::Tensor& x, const Confinement& s) {
+  return x - torch::matmul(torch::matmul(x, s.u) * s.damping, s.u.t());
+}
+
+/// Normal numbers that depend on the seed and the name only, so that ranks agree.
+torch::Tensor random_matrix(std::int64_t rows, std::int64_t columns, double scale,
+                            std::uint64_t seed, const std::string& name) {
+  const std::string hash = io::xxh3_128(name);
+  at::Generator generator = at::detail::createCPUGenerator(
+      seed ^ std::stoull(hash.substr(0, 16), nullptr, 16));
+  return torch::randn({rows, columns}, generator, torch::kFloat32) * scale;
+}
+
+/// W (I − A (AᵀA)⁻¹ Aᵀ)
+torch::Tensor project_out(const torch::Tensor& w, const torch::Tensor& a) {
+  const torch::Tensor gram = torch::matmul(a.t(), a);
+  return w - torch::matmul(torch::linalg_solve(gram, torch::matmul(w, a).t()).t(), a.t());
+}
+
+bool selected(const Parameter& parameter, const TrainableOptions& options) {
+  if (!parameter.input) return options.everything;
+  return options.modules.empty() ||
+         std::count(options.modules.begin(), options.modules.end(), parameter.input->module) > 0;
+}
+
+}  // namespace
+
+Trainable::Trainable(CausalLM& model, const TrainableOptions& options) : model_(&model) {
+  MRP_EXPECT(!options.everything || options.form == TrainForm::weights);
+  for (const Parameter& parameter : model.parameters()) {
+    if (!selected(parameter, options)) continue;
+    if (parameter.input) {
+      add_linear(parameter, options);
+      continue;
+    }
+    Weight weight{parameter, *parameter.value, {}, {}, {}};
+    weight.value = [](const torch::Tensor&, Leaves leaves) { return leaves[0]; };
+    const WeightBlock& block = parameter.blocks.front();
+    const bool whole = block.rows.size() == block.height && block.columns.size() == block.width;
+    add_leaf(weight, weight.base.to(torch::kFloat32, false, /*copy=*/true), whole, false);
+    weights_.push_back(std::move(weight));
+  }
+}
+
+Trainable::~Trainable() {
+  apply_base();
+}
+
+void Trainable::add_leaf(Weight& weight, torch::Tensor initial, bool replicated, bool partial) {
+  const torch::Tensor value = initial.to(model_->options().device).requires_grad_();
+  weight.leaves.push_back(leaves_.size());
+  leaves_.push_back({value, replicated, partial});
+}
+
+void Trainable::add_linear(const Parameter& parameter, const TrainableOptions& options) {
+  Weight weight{parameter, *parameter.value, {}, {}, {}};
+  const Site site = *parameter.input;
+  const bool rows_split = !site.is_split();  // column-parallel layers
+  const std::int64_t outputs = weight.base.size(0), inputs = weight.base.size(1);
+  const auto confinement = options.confinement.find(site);
+  const bool confined = confinement != options.confinement.end();
+  // Ranks of a split site draw their own columns.
+  const std::string own = site.is_split()
+                              ? parameter.name + std::to_string(model_->collectives().rank())
+                              : parameter.name;
+  switch (options.form) {
+    case TrainForm::subspace: {
+      MRP_EXPECT(confined, "no confinement for " + site.name());
+      add_leaf(weight, torch::zeros({outputs, inputs}), false, false);
+      weight.value = [s = confinement->second](const torch::Tensor& w, Leaves leaves) {
+        return w + confine(leaves[0], s);
+      };
+      break;
+    }
+    case TrainForm::projections:
+      add_leaf(weight, random_matrix(inputs, options.rank, 1.0, options.seed, own), rows_split,
+               rows_split);
+      weight.value = [](const torch::Tensor& w, Leaves leaves) {
+        return project_out(w.to(torch::kFloat32), leaves[0]);
+      };
+      break;
+    case TrainForm::lora: {
+      add_leaf(weight,
+               random_matrix(options.rank, inputs, 1.0 / std::sqrt(double(inputs)), options.seed,
+                             own),
+               rows_split, rows_split);
+      add_leaf(weight, torch::zeros({outputs, options.rank}), !rows_split, !rows_split);
+      const auto s = confined ? std::optional(confinement->second) : std::nullopt;
+      weight.value = [s, scale = options.lora_scale](const torch::Tensor& w, Leaves leaves) {
+        const torch::Tensor a = s ? confine(leaves[0], *s) : leaves[0];
+        return w + torch::matmul(leaves[1], a) * scale;
+      };
+      break;
+    }
+    case TrainForm::weights:
+      add_leaf(weight, weight.base.to(torch::kFloat32, false, /*copy=*/true), false, false);
+      weight.value = [](const torch::Tensor&, Leaves leaves) { return leaves[0]; };
+      break;
+  }
+  if (const auto kept = options.projectors.find(site); kept != options.projectors.end()) {
+    weight.value = [inner = weight.value, factors = kept->second](const torch::Tensor& w,
+                                                                 Leaves leaves) {
+      const torch::Tensor x = inner(w, leaves);
+      return x - torch::matmul(torch::matmul(x, factors.first), factors.second.t());
+    };
+  }
+  weights_.push_back(std::move(weight));
+}
+
+std::int64_t Trainable::count() const {
+  std::int64_t total = 0;
+  for (const Leaf& leaf : leaves_) total += leaf.value.numel();
+  return total;
+}
+
+torch::Tensor Trainable::evaluate(const Weight& weight) const {
+  std::vector<torch::Tensor> values;
+  for (const std::size_t i : weight.leaves) values.push_back(leaves_[i].value);
+  return weight.value(weight.base, values);
+}
+
+void Trainable::apply() {
+  const torch::NoGradGuard no_grad;
+  for (Weight& weight : weights_) {
+    torch::Tensor value = evaluate(weight).to(weight.base.scalar_type());
+    // A leaf that is its weight must not be the same tensor.
+    if (value.is_same(leaves_[weight.leaves[0]].value)) value = value.clone();
+    *weight.parameter.value = value.detach().requires_grad_();
+  }
+}
+
+void Trainable::apply_base() {
+  for (Weight& weight : weights_) *weight.parameter.value = weight.base;
+}
+
+void Trainable::with_base(const std::function<void()>& f) {
+  std::vector<torch::Tensor> present;
+  for (Weight& weight : weights_) {
+    present.push_back(std::exchange(*weight.parameter.value, weight.base));
+  }
+  f();
+  for (std::size_t i = 0; i < weights_.size(); ++i) {
+    *weights_[i].parameter.value = std::move(present[i]);
+  }
+}
+
+std::vector<torch::Tensor> Trainable::applied() const {
+  std::vector<torch::Tensor> values;
+  for (const Weight& weight : weights_) values.push_back(*weight.parameter.value);
+  return values;
+}
+
+void Trainable::share_gradients() {
+  for (Weight& weight : weights_) {
+    const Parameter& parameter = weight.parameter;
+    if (parameter.sharers == nullptr || !parameter.value->grad().defined()) continue;
+    torch::Tensor shared = parameter.value->grad().narrow(0, parameter.shared_rows.begin,
+                                                          parameter.shared_rows.size());
+    shared.copy_(parameter.sharers->all_reduce(shared.clone()));
+  }
+}
+
+void Trainable::collect() {
+  share_gradients();
+  const torch::NoGradGuard no_grad;
+  for (Weight& weight : weights_) {
+    torch::Tensor& gradient = weight.parameter.value->mutable_grad();
+    if (!gradient.defined()) continue;
+    if (weight.gradient.defined()) {
+      weight.gradient.add_(gradient);
+    } else {
+      weight.gradient = gradient.to(torch::kFloat32);
+    }
+    gradient = torch::Tensor();
+  }
+}
+
+void Trainable::finish_gradients() {
+  for (Weight& weight : weights_) {
+    if (!weight.gradient.defined()) continue;
+    const torch::AutoGradMode grad(true);
+    evaluate(weight).backward(weight.gradient);
+    weight.gradient = torch::Tensor();
+  }
+  for (Leaf& leaf : leaves_) {
+    if (!leaf.partial) continue;
+    torch::Tensor& gradient = leaf.value.mutable_grad();
+    gradient.copy_(model_->collectives().all_reduce(gradient.clone()));
+  }
+}
+
+void Trainable::visit_changes(
+    const std::function<void(const Parameter&, const torch::Tensor&)>& visit) {
+  const torch::NoGradGuard no_grad;
+  for (const Weight& weight : weights_) {
+    visit(weight.parameter, evaluate(weight) - weight.base.to(torch::kFloat32));
+  }
+}
+
+}  // namespace mrp::shard

@@ -1,0 +1,103 @@
+// What is trained of a model: each weight becomes a function of a few leaves, fp32 and zero-change at
+// the start.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "shard/model/causal_lm.hpp"
+
+namespace mrp::shard {
+
+enum class TrainForm {
+  subspace,     ///< W = W₀ + M Sᵀ, S from the retain covariance; M is trained
+  projections,  ///< W = W₀ P, P = I − Q Qᵀ with Q = orth(A); A is trained
+  lora,         ///< W = W₀ + (α / r) B A (arXiv 2106.09685)
+  weights       ///< W itself
+};
+
+/// S = I − U diag(damping) Uᵀ of one site: symmetric, small along what the retain states use. Of a
+/// split site, each rank has its own block.
+struct Confinement {
+  torch::Tensor u;        ///< fp32 [local width × r], orthonormal columns
+  torch::Tensor damping;  ///< fp32 [r], 1 − √(ε / (λ + ε))
+};
+
+struct TrainableOptions {
+  TrainForm form = TrainForm::subspace;
+  std::map<Site, Confinement> confinement;  ///< sites without one are not confined
+  /// Constant projectors that stay in the graph: W P with P = I − A Bᵀ, by site {A, B}.
+  std::map<Site, std::pair<torch::Tensor, torch::Tensor>> projectors;
+  std::vector<SiteModule> modules;  ///< linear layers by the site they read; empty: all
+  bool everything = false;          ///< with `weights`: embedding, norms, head and biases too
+  std::int64_t rank = 16;           ///< of LoRA, or directions of a projection
+  double lora_scale = 2.0;          ///< α / r
+  std::uint64_t seed = 0;
+};
+
+/// A tensor that is trained. All ranks of a tensor group have the same `replicated` leaves.
+struct Leaf {
+  torch::Tensor value;      ///< fp32, requires a gradient
+  bool replicated = false;  ///< counts once in norms over the tensor ranks
+  bool partial = false;     ///< each rank's gradient is a part: the sum is meant
+};
+
+/// Takes over the weights of a model until it is destroyed, which puts the base weights back.
+class Trainable {
+ public:
+  /// Not collective. Keeps the base weights in the type in which they are.
+  Trainable(CausalLM& model, const TrainableOptions& options);
+  ~Trainable();
+  Trainable(const Trainable&) = delete;
+  Trainable& operator=(const Trainable&) = delete;
+
+  CausalLM& model() { return *model_; }
+  std::vector<Leaf>& leaves() { return leaves_; }
+  std::int64_t count() const;  ///< numbers that this rank trains
+
+  /// Puts the weights of the present leaves into the model; they gather gradients.
+  void apply();
+  /// Puts the base weights into the model, which gather none.
+  void apply_base();
+  /// Runs `f` with the base weights, then puts the present ones back.
+  void with_base(const std::function<void()>& f);
+  /// Collective over the tensor ranks. Moves the gradients that the weights have gathered into
+  /// fp32 sums.
+  void collect();
+  /// Collective over the tensor ranks. Adds the gradients that follow from those sums to the leaves,
+  /// and clears the sums: once a step, after all `collect`.
+  void finish_gradients();
+
+  /// The weights that `apply` put into the model, fit to be moved by a simulated attack.
+  std::vector<torch::Tensor> applied() const;
+  /// Collective over the tensor ranks. Completes the gradients of rows that ranks share.
+  void share_gradients();
+
+  /// Calls visit(parameter, W − W₀ fp32) for each weight that is trained.
+  void visit_changes(const std::function<void(const Parameter&, const torch::Tensor&)>& visit);
+
+ private:
+  struct Weight {
+    Parameter parameter;
+    torch::Tensor base;
+    torch::Tensor gradient;           ///< fp32 sum, or undefined
+    std::vector<std::size_t> leaves;  ///< indices
+    std::function<torch::Tensor(const torch::Tensor& base, std::span<const torch::Tensor>)> value;
+  };
+  void add_linear(const Parameter& parameter, const TrainableOptions& options);
+  void add_leaf(Weight& weight, torch::Tensor initial, bool replicated, bool partial);
+  torch::Tensor evaluate(const Weight& weight) const;
+
+  CausalLM* model_;
+  std::vector<Leaf> leaves_;
+  std::vector<Weight> weights_;
+};
+
+}  // namespace mrp::shard

@@ -1,0 +1,104 @@
+#include "shard/train/trainer.hpp"
+
+#include <ATen/ops/_fused_adamw.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "dist/error.hpp"
+
+namespace mrp::shard {
+
+ItemStream::ItemStream(std::vector<std::int64_t> items, std::uint64_t seed)
+    : items_(std::move(items)), at_(items_.size()), random_(seed) {
+  MRP_EXPECT(!items_.empty());
+}
+
+std::vector<std::int64_t> ItemStream::next(std::int64_t count) {
+  std::vector<std::int64_t> drawn;
+  while (std::ssize(drawn) < count) {
+    if (at_ == items_.size()) {
+      std::shuffle(items_.begin(), items_.end(), random_);
+      at_ = 0;
+    }
+    drawn.push_back(items_[at_++]);
+  }
+  return drawn;
+}
+
+std::vector<std::int64_t> all_items(std::int64_t count) {
+  std::vector<std::int64_t> items(static_cast<std::size_t>(count));
+  std::iota(items.begin(), items.end(), 0);
+  return items;
+}
+
+double scheduled(double peak, std::int64_t step, std::int64_t steps) {
+  constexpr double kWarmup = 10, kDecay = 0.3, kEnd = 0.05;
+  const auto at = static_cast<double>(step), all = static_cast<double>(steps);
+  const double rise = std::min(1.0, (at + 1) / kWarmup);
+  const double left = std::min(1.0, (all - at) / (kDecay * all));
+  return peak * rise * (kEnd + (1 - kEnd) * left);
+}
+
+double Trainer::backward(const Loss& loss, const Examples& examples,
+                         std::span<const std::int64_t> items, double weight, std::int64_t step,
+                         bool collect) {
+  const LossContext context{trainable_, &examples, seed_, step};
+  const dist::Communicator& data = layout_->data();
+  std::vector<std::int64_t> mine;
+  for (std::size_t i = static_cast<std::size_t>(data.rank()); i < items.size();
+       i += static_cast<std::size_t>(data.size())) {
+    mine.push_back(items[i]);
+  }
+  double sum = 0;
+  for (std::size_t begin = 0; begin < mine.size();) {
+    std::size_t end = begin;
+    for (std::int64_t tokens = 0; end < mine.size(); ++end) {
+      tokens += examples.alternative_tokens(mine[end]);
+      if (end > begin && tokens > batch_tokens_) break;
+    }
+    const torch::Tensor part = loss(context, std::span(mine).subspan(begin, end - begin));
+    (part * (weight / static_cast<double>(items.size()))).backward();
+    if (collect) trainable_->collect();
+    sum += part.item<double>();
+    begin = end;
+  }
+  return data.all_reduce(sum) / static_cast<double>(items.size());
+}
+
+double Trainer::accumulate(const Loss& loss, const Examples& examples,
+                           std::span<const std::int64_t> items, double weight, std::int64_t step) {
+  return backward(loss, examples, items, weight, step, /*collect=*/true);
+}
+
+void Trainer::attack(const Examples& examples, std::span<const std::int64_t> items,
+                     double learning_rate, std::int64_t step,
+                     std::vector<std::vector<torch::Tensor>>& moments) {
+  backward(cross_entropy, examples, items, 1.0, step, /*collect=*/false);
+  trainable_->share_gradients();
+  const torch::NoGradGuard no_grad;
+  std::vector<torch::Tensor> weights = trainable_->applied();
+  if (moments.empty()) {
+    for (const torch::Tensor& weight : weights) {
+      const auto wide = weight.options().dtype(torch::kFloat32).requires_grad(false);
+      moments.push_back({torch::zeros(weight.sizes(), wide), torch::zeros(weight.sizes(), wide),
+                         torch::zeros({}, wide)});
+    }
+  }
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    torch::Tensor& weight = weights[i];
+    torch::Tensor gradient = weight.grad().defined()
+                                 ? weight.grad().to(torch::kFloat32)
+                                 : torch::zeros_like(moments[i][0]);
+    sum_over(layout_->data(), gradient);
+    const torch::Tensor wide = weight.to(torch::kFloat32);
+    moments[i][2].add_(1);
+    at::_fused_adamw_({wide}, {gradient}, {moments[i][0]}, {moments[i][1]}, {}, {moments[i][2]},
+                      learning_rate, 0.9, 0.999, /*weight_decay=*/0.0, 1e-8, /*amsgrad=*/false,
+                      /*maximize=*/false);
+    if (!wide.is_same(weight)) weight.copy_(wide);
+    weight.mutable_grad() = torch::Tensor();
+  }
+}
+
+}  // namespace mrp::shard

@@ -1,0 +1,62 @@
+// The steps that refinement, baselines and relearning attacks are made of.
+#pragma once
+
+#include <cstdint>
+#include <numeric>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "dist/parallel_layout.hpp"
+#include "shard/train/loss.hpp"
+#include "shard/train/optimizer.hpp"
+
+namespace mrp::shard {
+
+/// Items of a set in seeded random order, each once before any comes again.
+class ItemStream {
+ public:
+  ItemStream(std::vector<std::int64_t> items, std::uint64_t seed);
+  std::vector<std::int64_t> next(std::int64_t count);
+
+ private:
+  std::vector<std::int64_t> items_;
+  std::size_t at_ = 0;
+  std::mt19937_64 random_;
+};
+
+/// 0 … count − 1.
+std::vector<std::int64_t> all_items(std::int64_t count);
+
+/// Linear warm-up over 10 steps, then constant, linear to 5 % over the last 30 %.
+double scheduled(double peak, std::int64_t step, std::int64_t steps);
+
+/// Computes gradients of losses over the items of a step. Data ranks share the items; a rank's share
+/// runs in parts of at most `batch_tokens` tokens.
+class Trainer {
+ public:
+  Trainer(Trainable& trainable, const dist::ParallelLayout& layout, std::int64_t batch_tokens,
+          std::uint64_t seed)
+      : trainable_(&trainable), layout_(&layout), batch_tokens_(batch_tokens), seed_(seed) {}
+
+  /// Collective over the world. Adds the gradient of weight × mean loss to the leaves. Returns the
+  /// mean; the gradients of the data ranks are summed by Optimizer::step.
+  double accumulate(const Loss& loss, const Examples& examples, std::span<const std::int64_t> items,
+                    double weight, std::int64_t step);
+
+  /// Collective over the world. Moves the weights in the model (not the leaves) by one step of Adam
+  /// on the cross entropy of `items`: an attacker's step. `moments` are empty before the first.
+  void attack(const Examples& examples, std::span<const std::int64_t> items, double learning_rate,
+              std::int64_t step, std::vector<std::vector<torch::Tensor>>& moments);
+
+ private:
+  double backward(const Loss& loss, const Examples& examples, std::span<const std::int64_t> items,
+                  double weight, std::int64_t step, bool collect);
+
+  Trainable* trainable_;
+  const dist::ParallelLayout* layout_;
+  std::int64_t batch_tokens_;
+  std::uint64_t seed_;
+};
+
+}  // namespace mrp::shard

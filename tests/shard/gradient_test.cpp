@@ -1,0 +1,160 @@
+// Gradients of the tensor-parallel model against those of one rank, and against differences.
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+
+#include "shard/golden_case.hpp"
+#include "shard/train/pass.hpp"
+#include "shard/train/trainable.hpp"
+
+namespace mrp::shard {
+namespace {
+
+std::vector<Example> random_examples(std::int64_t vocabulary) {
+  std::mt19937_64 random(5);
+  std::vector<Example> examples;
+  for (const std::size_t length : {9u, 5u, 7u}) {
+    Example example;
+    for (std::size_t t = 0; t < length; ++t) {
+      example.tokens.push_back(static_cast<std::int32_t>(random() % std::uint64_t(vocabulary)));
+      example.mask.push_back(t + 1 < length && t > 1 ? 1 : 0);
+    }
+    example.letter_position = 2;
+    example.letters = {3, 1, 4};
+    examples.push_back(example);
+  }
+  return examples;
+}
+
+/// Something of everything that losses use.
+torch::Tensor objective(const CausalLM& model, const std::vector<Example>& examples,
+                        const torch::Tensor& reference) {
+  const Pass pass = run(model, examples);
+  const dist::Range slice = model.vocab_range();
+  const torch::Tensor own = reference.slice(1, slice.begin, slice.end);
+  return mean_by_example(pass, log_probability(pass)).sum() + spread(pass.letter_logits).sum() +
+         0.1 * vocabulary_spread(model, pass.logits - own).sum() +
+         kl_divergence(model, own, pass.logits).sum();
+}
+
+class GradientTest : public testing::TestWithParam<const char*> {
+ protected:
+  dist::Communicator world_ = dist::Communicator::world();
+  dist::Communicator self_ = dist::Communicator::self();
+  test::GoldenCase golden_{GetParam()};
+};
+
+TEST_P(GradientTest, TensorParallelEqualsOneRank) {
+  const auto sizes = legal_tensor_sizes(golden_.config());
+  if (std::count(sizes.begin(), sizes.end(), world_.size()) == 0) return;
+  const dist::ParallelLayout together(world_, world_.size()), alone(self_, 1);
+  const auto examples = random_examples(golden_.config().vocab_size);
+  torch::manual_seed(3);
+  const torch::Tensor reference = torch::randn({12, golden_.config().vocab_size});
+  for (const bool recompute : {false, true}) {
+    CausalLM split(golden_.checkpoint(), golden_.config(), together,
+                   {.recompute_layers = recompute});
+    CausalLM whole(golden_.checkpoint(), golden_.config(), alone, {});
+    TrainableOptions options;
+    options.form = TrainForm::weights;
+    options.everything = true;
+    Trainable of_split(split, options), of_whole(whole, options);
+    for (Trainable* trainable : {&of_split, &of_whole}) {
+      trainable->apply();
+      objective(trainable->model(), examples, reference).backward();
+      trainable->collect();
+      trainable->finish_gradients();
+    }
+    // Blocks of the whole gradient, by tensor of the checkpoint.
+    std::map<std::string, torch::Tensor> expected;
+    const auto visit = [](Trainable& trainable, auto&& f) {
+      std::size_t leaf = 0;
+      trainable.visit_changes([&](const Parameter& parameter, const torch::Tensor&) {
+        torch::Tensor gradient = trainable.leaves()[leaf++].value.grad();
+        if (gradient.dim() == 1) gradient = gradient.unsqueeze(0);
+        std::int64_t row = 0, column = 0;
+        for (const WeightBlock& block : parameter.blocks) {
+          const bool vector = block.height == 1;
+          f(block, vector ? gradient.narrow(1, column, block.columns.size())
+                          : gradient.narrow(0, row, block.rows.size()));
+          row += block.rows.size();
+          column += vector ? block.columns.size() : 0;
+        }
+      });
+    };
+    visit(of_whole, [&](const WeightBlock& block, const torch::Tensor& gradient) {
+      expected[block.tensor] = gradient;
+    });
+    visit(of_split, [&](const WeightBlock& block, const torch::Tensor& gradient) {
+      const torch::Tensor all = expected.at(block.tensor);
+      const torch::Tensor same = all.narrow(0, block.rows.begin, block.rows.size())
+                                     .narrow(1, block.columns.begin, block.columns.size());
+      const double difference = (gradient - same).abs().max().item<double>();
+      EXPECT_LE(difference, 1e-5 * std::max(1.0, all.abs().max().item<double>())) << block.tensor;
+      EXPECT_GT(all.abs().max().item<double>(), 0.0) << block.tensor;
+    });
+  }
+}
+
+TEST_P(GradientTest, EveryFormMatchesDifferences) {
+  const auto sizes = legal_tensor_sizes(golden_.config());
+  if (std::count(sizes.begin(), sizes.end(), world_.size()) == 0) return;
+  const dist::ParallelLayout layout(world_, world_.size());
+  const auto examples = random_examples(golden_.config().vocab_size);
+  torch::manual_seed(3);
+  const torch::Tensor reference = torch::randn({12, golden_.config().vocab_size});
+  CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
+  for (const TrainForm form : {TrainForm::subspace, TrainForm::projections, TrainForm::lora}) {
+    TrainableOptions options;
+    options.form = form;
+    options.rank = 2;
+    for (const Parameter& parameter : model.parameters()) {
+      if (!parameter.input) continue;
+      const std::int64_t width = parameter.value->size(1);
+      const auto basis = torch::linalg_qr(torch::randn({width, 3}));
+      options.confinement[*parameter.input] = {std::get<0>(basis), torch::full({3}, 0.8)};
+    }
+    Trainable trainable(model, options);
+    const auto value = [&] {
+      trainable.apply();
+      const torch::NoGradGuard no_grad;
+      return objective(model, examples, reference).item<double>();
+    };
+    trainable.apply();
+    objective(model, examples, reference).backward();
+    trainable.collect();
+    trainable.finish_gradients();
+    // Along a direction that is the same on all ranks where the leaf is.
+    constexpr double kStep = 2e-3;
+    double slope = 0;
+    std::vector<torch::Tensor> directions;
+    for (Leaf& leaf : trainable.leaves()) {
+      torch::manual_seed(leaf.replicated ? std::uint64_t{11} : static_cast<std::uint64_t>(100 + world_.rank()));
+      directions.push_back(torch::randn(leaf.value.sizes()) * 0.3);
+      const double own = (directions.back() * leaf.value.grad()).sum().item<double>();
+      slope += leaf.replicated ? own / world_.size() : own;
+    }
+    slope = layout.tensor().all_reduce(slope);
+    const auto move = [&](double step) {
+      const torch::NoGradGuard no_grad;
+      for (std::size_t i = 0; i < directions.size(); ++i) {
+        trainable.leaves()[i].value.add_(directions[i], step);
+      }
+    };
+    move(kStep);
+    const double above = value();
+    move(-2 * kStep);
+    const double below = value();
+    EXPECT_NEAR((above - below) / (2 * kStep), slope, 1e-2 * std::max(1.0, std::abs(slope)))
+        << static_cast<int>(form);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, GradientTest, testing::Values("tied", "grouped", "one_kv_head", "mistral"),
+                         [](const auto& test) { return std::string(test.param); });
+
+}  // namespace
+}  // namespace mrp::shard
