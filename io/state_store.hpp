@@ -6,8 +6,6 @@
 //   /<set>/<site>/hidden_states bf16 or f32 [N × width], chunks of about 4 MiB [rows × slice], so
 //   that
 //                               what a rank writes is contiguous on disk
-//
-// Independent writes into preallocated chunks: collective ones can deadlock under OMPIO.
 #pragma once
 
 #include <array>
@@ -51,8 +49,7 @@ class StateWriter {
   /// set without rows.
   StateWriter(const std::filesystem::path& path, const StateLayout& layout,
               const std::string& fingerprint, const dist::Communicator& comm);
-  /// Not collective. Without finish() the partial file is removed; HDF5's handle is left to
-  /// MPI_Finalize, since closing would wait for ranks that may never come.
+  /// Not collective. Without finish() the partial file is removed.
   ~StateWriter();
 
   /// Independent: rows × columns of one dataset, packed row-major, `data` of the layout's dtype.
@@ -67,9 +64,6 @@ class StateWriter {
 
  private:
   struct Impl;
-  StateWriter() = default;
-  friend void self_test(const std::filesystem::path& directory, const dist::Communicator& comm);
-
   std::unique_ptr<Impl> impl_;
 };
 
@@ -102,10 +96,5 @@ class StateReader {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-/// Collective over `comm`. Writes a small file in `directory` the way StateWriter does, reads it
-/// back on every rank and removes it. @throws ResourceError naming the directory if what comes back
-/// differs.
-void self_test(const std::filesystem::path& directory, const dist::Communicator& comm);
 
 }  // namespace mrp::io

@@ -79,6 +79,22 @@ def check_subspaces(path):
         assert list(group["eigenvalues"]) == [3.0, 2.0, 0.5] and group.attrs["null_edge"] == 1.25
 
 
+def check_deltas(path):
+    """ΔW[i, j] = (1 + i)/1000 − j/2²⁰ in fp32, the vector likewise with i = 0."""
+    with h5py.File(path) as file:
+        assert file.attrs["format"] == b"mrp.deltas" and file.attrs["version"] == 1
+        assert file.attrs["summary"] == b'{"train":"subspace"}'
+        shapes = {"model.layers.0.mlp.down_proj.weight": (9, 13),
+                  "model.layers.0.mlp.down_proj.bias": (21,)}
+        assert set(file) == set(shapes)
+        for name, shape in shapes.items():
+            delta = file[name]
+            assert delta.shape == shape and delta.dtype == np.float32, delta
+            rows, columns = np.indices((1, *shape)[-2:]).astype(np.float32)
+            expected = (1 + rows) * np.float32(1e-3) - columns * np.float32(2.0 ** -20)
+            assert (delta[:].reshape(expected.shape) == expected).all()
+
+
 if __name__ == "__main__":
     {"write-tokens": write_tokens, "check-states": check_states,
-     "check-subspaces": check_subspaces}[sys.argv[1]](sys.argv[2])
+     "check-subspaces": check_subspaces, "check-deltas": check_deltas}[sys.argv[1]](sys.argv[2])

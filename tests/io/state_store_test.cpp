@@ -9,6 +9,7 @@
 #include "dist/agree.hpp"
 #include "hdf5_support.hpp"
 #include "io/hdf5_array.hpp"
+#include "io/parallel_file.hpp"
 #include "io/token_dataset.hpp"
 #include "support/temp_folder.hpp"
 
