@@ -212,13 +212,14 @@ def test_a_method_that_fails_is_named_and_the_others_go_on(compare, stand_in, ca
             in capsys.readouterr().out)
 
 
-def test_requests_one_after_another_report_the_worst_earlier_one(compare, stand_in):
+def test_requests_one_after_another_report_the_worst_earlier_one(compare, stand_in, capsys):
     code, lines = compare("--methods", "fast,control_questions", "--seeds", "0", "--no-relearn",
                           "--continual")
     rows = {(line["method"], line["quantity"]): line for line in lines}
     worst = rows["fast", "continual_forget"]
     assert code == 0 and (worst["value"], worst["control"]) == (0.7, 0.4)
     assert worst["seconds"] == 4 * 3.5 and rows["fast", "continual_retain"]["value"] == 0.995
+    assert "| 0.700 / 0.995 | 4 |" in capsys.readouterr().out  # seconds of the job, not the chain
     asked = rows["control_questions", "forget_probability"]
     assert (asked["value"], asked["base"]) == (0.5, None)
     assert [line.split()[1] for line in stand_in()] == ["base"] * 5 + ["control_questions"]
@@ -235,9 +236,10 @@ def test_unknown_methods_are_refused(compare, monkeypatch):
         quality.parse_arguments()
 
 
-def test_a_real_comparison(compare, monkeypatch):
+def test_a_real_comparison(compare, monkeypatch, tmp_path):
     monkeypatch.setattr(data_sets, "TRAINING", tuple(
-        "--layers 2 --hidden 32 --heads 2 --kv-heads 1 --intermediate 64 --vocab 300".split()))
+        "--layers 2 --hidden 64 --heads 2 --kv-heads 2 --intermediate 128 --vocab 300 "
+        "--max-epochs 1000".split()))
     code, lines = compare("--methods", "fast", "--seeds", "0", "--no-relearn")
     assert code == 0 and [line["quantity"] for line in lines] == FREE_TEXT_QUANTITIES
     for line in lines:
@@ -245,3 +247,5 @@ def test_a_real_comparison(compare, monkeypatch):
         assert all(0 <= line[column] <= 1 for column in ("value", "base", "control"))
     forget = lines[0]
     assert forget["base"] > 0.5 > forget["control"]
+    manifest, = tmp_path.glob("cache/few-*/runs/*/few-seed0/fast/manifest.json")
+    assert "refine" not in json.loads(manifest.read_text())["stages"]

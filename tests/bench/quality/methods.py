@@ -1,6 +1,7 @@
 """The methods that are compared: keys of the job file, and a grid where a method has no default."""
 from dataclasses import dataclass
 
+FAST = {}  # the closed form only
 LEARNING_RATES = (5e-5, 2e-4, 8e-4)  # the grid of every baseline
 
 
@@ -33,7 +34,7 @@ METHODS = {
     "projections": reliable(train="projections"),
     "lora": reliable(train="lora"),
     "weights": reliable(train="weights"),
-    "fast": Method({"preset": "fast"}),
+    "fast": Method(FAST),
     "paper": Method({"preset": "paper"}),
     "ga": baseline("gradient_ascent", retain_weight=0),
     "grad_diff": baseline("grad_diff"),
@@ -43,5 +44,5 @@ METHODS = {
     # Masked by the signs of both gradients; the attacked copies are its meta-learning.
     "mudman": baseline("gradient_ascent", agree_signs=True, tamper_resistance=1),
     # No method: the control that was trained on the questions too, before anything is done to it.
-    "control_questions": Method({"preset": "fast"}, model="control_questions", side="base"),
+    "control_questions": Method(FAST, model="control_questions", side="base"),
 }

@@ -14,7 +14,8 @@ REFERENCES = {"base": "base", "**control**": "control"}  # row → column of the
 
 
 def means(results):
-    """Mean over seeds: (row, quantity) → value; and the rows in order."""
+    """Mean over seeds: (row, quantity) → value, the seconds being those of the whole request; and
+    the rows in order."""
     values, rows = {}, [*REFERENCES]
     for result in results:
         if result["method"] not in rows:
@@ -22,7 +23,7 @@ def means(results):
         for row, column in {result["method"]: "value", **REFERENCES}.items():
             if result[column] is not None:
                 values.setdefault((row, result["quantity"]), []).append(result[column])
-        if result["seconds"] is not None:
+        if not result["quantity"].startswith("continual"):
             values.setdefault((result["method"], "seconds"), []).append(result["seconds"])
     return {key: fmean(found) for key, found in values.items()}, rows
 
