@@ -117,8 +117,8 @@ def test_the_worst_of_an_attack_is_the_highest_mean_over_seeds_and_directions():
 
 
 def test_an_item_counts_as_known_by_all_that_can_be_asked_of_it():
-    items = [{"letter_correct": 1, "text_correct": 1, "open_correct": 0, "exact_memorization": 0.1},
-             {"letter_correct": 1, "text_correct": 0, "open_correct": 1, "exact_memorization": 0.9},
+    items = [{"both_correct": 1, "open_correct": 0, "exact_memorization": 0.1},
+             {"both_correct": 0, "open_correct": 1, "exact_memorization": 0.9},
              {"open_correct": 1, "exact_memorization": 0.2}, {"exact_memorization": 0.6}]
     assert scores.accuracy({"items": items}) == pytest.approx((1 + 0 + 1 + 0.6) / 4)
 

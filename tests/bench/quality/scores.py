@@ -27,11 +27,8 @@ def retain_kept(rows):
 def item_accuracy(item):
     """Whether an item is known: letter and text of a choice, the right one of several answers, else
     the share of answer tokens that come first."""
-    if "letter_correct" in item:
-        return float(item["letter_correct"] and item["text_correct"])
-    if "open_correct" in item:
-        return float(item["open_correct"])
-    return item["exact_memorization"]
+    return next(float(item[key]) for key in ("both_correct", "open_correct", "exact_memorization")
+                if key in item)
 
 
 def accuracy(measured):
