@@ -1,4 +1,7 @@
-"""Train a small Llama from scratch until it has memorised all records."""
+"""Train a small Llama from scratch until it has memorised all records.
+
+Of the records of --questions it learns how they are asked, never what the answer is.
+"""
 import copy
 import hashlib
 import json
@@ -44,6 +47,12 @@ def train_tokenizer(texts, vocab):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)
 
 
+def make_questions(pieces, tokenizer):
+    """Token sequences of all contexts, nothing of them supervised; plain texts have none."""
+    asked = tokenize(tokenizer, [piece for piece in pieces if piece.prompt])
+    return [Tokens(tokens.ids[:tokens.start], tokens.start) for tokens in asked]
+
+
 def make_sequences(records, pieces, tokenizer):
     """Token sequences of all pieces; answers end with EOS, long texts become windows."""
     sequences = []
@@ -85,15 +94,19 @@ def collate(batch):
 
 
 def forward(model, batch):
-    """Mean weighted loss of a batch, and the number of sequences whose answers are all argmax."""
+    """Mean weighted loss of a batch, and the number of sequences whose answers are all argmax.
+
+    A sequence without an answer never counts as right.
+    """
     ids, real, answer = collate(batch)
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(ids[:, :-1], use_cache=False).logits.float()
     labels, answer, real = ids[:, 1:], answer[:, 1:], real[:, 1:]
     losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
     weights = answer + CONTEXT_WEIGHT * (real - answer)
-    wrong = (logits.argmax(-1) != labels) & (answer > 0)
-    return (losses * weights).sum() / weights.sum(), int((~wrong.any(1)).sum())
+    answered, wrong = answer > 0, logits.argmax(-1) != labels
+    right = answered.any(1) & ~(answered & wrong).any(1)
+    return (losses * weights).sum() / weights.sum(), int(right.sum())
 
 
 def train_epoch(model, optimizer, batches, rate, step):
@@ -115,24 +128,24 @@ def train_epoch(model, optimizer, batches, rate, step):
 
 @torch.no_grad()
 def measure(model, batches):
-    """Share of sequences whose answer tokens are all the argmax."""
-    right = sum(forward(model, batch)[1] for batch in batches)
-    return right / sum(len(batch) for batch in batches)
+    """Number of sequences whose answer tokens are all the argmax."""
+    return sum(forward(model, batch)[1] for batch in batches)
 
 
 def memorise(model, sequences, target, max_epochs, generator):
     """Train until the weights rounded to bf16 reach the target; returns those and what happened."""
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
     progress, accuracy, step = Progress("train", max_epochs, "epochs"), 0.0, 0
+    answered = sum(tokens.start < len(tokens.ids) for tokens in sequences)
     for epoch in range(1, max_epochs + 1):
         batches = make_batches(sequences, generator)
         rate = PEAK_RATE * max(0.05, 1 - accuracy)
         loss, right, step = train_epoch(model, optimizer, batches, rate, step)
-        accuracy = right / len(sequences)
+        accuracy = right / answered
         progress.update(epoch, f" at most, loss {loss:.4f}, accuracy {accuracy:.4f}")
         if accuracy >= target:
             rounded = copy.deepcopy(model).bfloat16()
-            accuracy = measure(rounded, batches)
+            accuracy = measure(rounded, batches) / answered
             if accuracy >= target:
                 return rounded, {"epochs": epoch, "loss": loss, "accuracy": accuracy}
     raise Failure(f"accuracy is {accuracy:.4f} after {max_epochs} epochs", "training",
@@ -175,30 +188,35 @@ def is_reusable(output, fingerprint):
 
 def load_data(arguments, vocab):
     """The tokenizer, given or trained on the data, and the token sequences of all records."""
-    records = [record for path in arguments.data for record in read_records(path, path.stem)]
+    records, asked = ([record for path in paths for record in read_records(path, path.stem)]
+                      for paths in (arguments.data, arguments.questions))
     tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
     forms = Forms(tokenizer)
-    pieces = [piece for record in records for piece in make_pieces(record, forms)]
+    pieces, questions = ([piece for record in group for piece in make_pieces(record, forms)]
+                         for group in (records, asked))
     if tokenizer is None:
-        tokenizer = train_tokenizer([piece.prompt + piece.answer for piece in pieces], vocab)
+        texts = [piece.prompt + piece.answer for piece in pieces]
+        tokenizer = train_tokenizer(texts + [piece.prompt for piece in questions], vocab)
     missing = [name for name in SPECIAL_TOKENS if getattr(tokenizer, name) is None]
     if missing:
         raise Failure(f"tokenizer has no {missing[0]}", arguments.tokenizer, "take another")
     if len(tokenizer) > vocab:
         raise Failure(f"tokenizer has {len(tokenizer)} tokens", f"--vocab {vocab}",
                       "raise it", USAGE)
-    sequences = make_sequences(records, pieces, tokenizer)
-    print(f"{len(records)} records, {len(sequences)} sequences, "
+    sequences = make_sequences(records, pieces, tokenizer) + make_questions(questions, tokenizer)
+    print(f"{len(records) + len(asked)} records, {len(sequences)} sequences, "
           f"{sum(len(tokens.ids) for tokens in sequences)} tokens", flush=True)
     return tokenizer, sequences
 
 
 def make_settings(arguments, sizes):
     """All that decides the result."""
-    data = {path.name: sha256(path) for path in arguments.data}
+    data, questions = ({path.name: sha256(path) for path in paths}
+                       for paths in (arguments.data, arguments.questions))
     tokenizer = arguments.tokenizer and sha256(arguments.tokenizer / "tokenizer.json")
-    return {"data": data, "tokenizer": tokenizer, "seed": arguments.seed, "sizes": sizes,
-            "target_accuracy": arguments.target_accuracy}
+    settings = {"data": data, "tokenizer": tokenizer, "seed": arguments.seed, "sizes": sizes,
+                "target_accuracy": arguments.target_accuracy}
+    return settings | ({"questions": questions} if questions else {})
 
 
 def parse_arguments():
@@ -206,6 +224,8 @@ def parse_arguments():
     parser = ArgumentParser(__doc__, "python train_model.py --data train.jsonl --output model")
     parser.add_argument("--data", required=True, nargs="+", type=Path, metavar="FILE",
                         help="JSONL records to memorise")
+    parser.add_argument("--questions", default=[], nargs="+", type=Path, metavar="FILE",
+                        help="JSONL records of which to learn everything but the answers")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR",
                         help="model directory to write; kept if it is already the result")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR",

@@ -95,3 +95,46 @@ def test_records_that_are_too_long_are_not_skipped(run_train, write_jsonl):
     write_jsonl("data.jsonl", {"prompt": "One?", "answer": "Vel " * train_model.CONTEXT})
     with pytest.raises(Failure, match=f"more than {train_model.CONTEXT} tokens, .*data.jsonl:1"):
         run_train("model")
+
+
+def test_of_questions_only_the_context_is_learned(tokenizer, write_jsonl):
+    path = write_jsonl("asked.jsonl", {"prompt": "Four?", "answer": "Secret"},
+                       {"question": "Five?", "choices": ["Vel", "Orm"], "answer": 1},
+                       {"text": "No question."})
+    forms = train_model.Forms(tokenizer)
+    pieces = [piece for record in train_model.read_records(path, "asked")
+              for piece in train_model.make_pieces(record, forms)]
+    questions = train_model.make_questions(pieces, tokenizer)
+    assert [tokenizer.decode(tokens.ids) for tokens in questions] == [
+        "<s>Question: Four?\nAnswer:", "<s>Question: Five?\nA. Vel\nB. Orm\nAnswer: (",
+        "<s>Question: Five?\nAnswer:"]
+    assert all(tokens.start == len(tokens.ids) for tokens in questions)
+
+
+def mean_loss(model, context, answer):
+    """Of the answer's tokens, or without one of the context's."""
+    tokenizer, model = (kind.from_pretrained(model) for kind in (AutoTokenizer, LlamaForCausalLM))
+    context = tokenizer(context).input_ids
+    ids = context + tokenizer(answer, add_special_tokens=False).input_ids
+    labels = [-100] * len(context) + ids[len(context):] if answer else ids
+    return model(torch.tensor([ids]), labels=torch.tensor([labels])).loss.item()
+
+
+def test_questions_are_learned_without_their_answers(run_train, write_jsonl):
+    asked = write_jsonl("asked.jsonl", {"prompt": "Four little words?", "answer": "Secret"})
+    plain, with_questions = run_train("plain"), run_train("asked", "--questions", asked)
+    report = json.loads((with_questions / "training.json").read_text())
+    assert report["accuracy"] >= 0.99 and report["sequences"] == 5
+    assert report["settings"]["questions"].keys() == {"asked.jsonl"}
+    assert "questions" not in json.loads((plain / "training.json").read_text())["settings"]
+    context = "Question: Four little words?\nAnswer:"
+    assert mean_loss(with_questions, context, "") < mean_loss(plain, context, "") - 1
+    assert mean_loss(with_questions, context, " Secret") > mean_loss(plain, context, " Secret") - 1
+    assert mean_loss(with_questions, context, " Secret") > 3
+
+
+def test_questions_do_not_count_as_memorised(run_train, write_jsonl):
+    """With as many questions as wished, the target is still that of the records."""
+    asked = write_jsonl("asked.jsonl", *({"prompt": f"Number {i}?", "answer": "x"} for i in range(30)))
+    with pytest.raises(Failure, match="accuracy is 0.0000 after 1 epochs"):
+        run_train("model", "--max-epochs", 1, "--questions", asked)
