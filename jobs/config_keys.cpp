@@ -140,6 +140,19 @@ Key path_of(std::string path, Field field, bool required, std::string help) {
   return key;
 }
 
+/// A single word, whose meaning is checked when the whole job is known.
+template <class Field>
+Key word(std::string path, Field field, std::string allowed, std::string help) {
+  Key key{std::move(path), std::move(allowed), std::move(help)};
+  key.bind = [=](JobConfig& config, const std::string&, const YAML::Node& node) {
+    if (!node.IsScalar() || node.Scalar().empty()) return false;
+    field(config) = node.Scalar();
+    return true;
+  };
+  key.show = [=](const JobConfig& config) { return json(field(config)); };
+  return key;
+}
+
 /// "3" or "2-5", added to `layers`.
 bool add_layers(const YAML::Node& node, std::set<std::int64_t>& layers) {
   if (!node.IsScalar()) return false;
@@ -259,6 +272,16 @@ std::vector<Key> subspace_keys() {
                     "form width × width or tokens × tokens matrices; auto: the cheaper")};
 }
 
+std::vector<Key> evaluate_keys() {
+  std::vector<Key> keys = {
+      path_of("evaluate.control", MRP_FIELD(evaluate.control), false,
+              "checkpoint trained without the forget set, measured beside the others"),
+      word("evaluate.holdout", MRP_FIELD(evaluate.holdout), "a name of data.evaluate",
+           "set like the forget set that no model saw; gives the membership scores")};
+  for (Key& key : keys) key.standard = "none";
+  return keys;
+}
+
 std::vector<Key> make_keys() {
   std::vector<Key> all;
   const auto add = [&](std::vector<Key> more) {
@@ -279,11 +302,12 @@ std::vector<Key> make_keys() {
            {{"target", shard::Positions::target}, {"all", shard::Positions::all}},
            "token positions whose states count: those that predict the answer, or all")});
   add(subspace_keys());
-  add({choice<shard::Rounding>("merge.rounding", MRP_FIELD(merge.rounding),
-                               {{"error_feedback", shard::Rounding::error_feedback},
-                                {"nearest", shard::Rounding::nearest}},
-                               "how folded weights return to their stored type"),
-       automatic_or_integer("parallel.tensor", MRP_FIELD(parallel.tensor), 1, kMillion,
+  add({choice<shard::Rounding>(
+      "merge.rounding", MRP_FIELD(merge.rounding),
+      {{"error_feedback", shard::Rounding::error_feedback}, {"nearest", shard::Rounding::nearest}},
+      "how folded weights return to their stored type")});
+  add(evaluate_keys());
+  add({automatic_or_integer("parallel.tensor", MRP_FIELD(parallel.tensor), 1, kMillion,
                             "ranks that share one copy of the model; the rest is data parallel"),
        integer("parallel.batch_tokens", MRP_FIELD(parallel.batch_tokens), 1, 100 * kMillion,
                "tokens of a batch, padding included"),

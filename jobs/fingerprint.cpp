@@ -17,7 +17,7 @@ using nlohmann::json;
 
 /// To be raised when a stage computes something else from the same input.
 constexpr std::array<std::pair<std::string_view, int>, 5> kRevisions{
-    {{"prepare", 1}, {"capture", 1}, {"solve", 1}, {"merge", 1}, {"evaluate", 1}}};
+    {{"prepare", 2}, {"capture", 1}, {"solve", 1}, {"merge", 1}, {"evaluate", 2}}};
 
 std::string stage_fingerprint(const std::string& stage, const json& settings, const json& inputs) {
   const auto revision = std::find_if(kRevisions.begin(), kRevisions.end(),
@@ -83,8 +83,13 @@ Fingerprints expected_fingerprints(const JobConfig& config) {
   result["solve"] = stage_fingerprint("solve", pick({"subspace", "seed"}), result["capture"]);
   result["merge"] =
       stage_fingerprint("merge", pick({"merge"}), json::array({result["base"], result["solve"]}));
-  result["evaluate"] = stage_fingerprint("evaluate", pick({"compute"}),
-                                         json::array({result["base"], result["merge"], sets}));
+  json measured = json::array({result["base"], result["merge"], sets});
+  if (!config.evaluate.control.empty()) {
+    result["control"] = io::Checkpoint(config.evaluate.control).fingerprint();
+    measured.push_back(result["control"]);
+  }
+  const json how = {{"compute", all.at("compute")}, {"holdout", config.evaluate.holdout}};
+  result["evaluate"] = stage_fingerprint("evaluate", how, measured);
   return result;
 }
 

@@ -49,6 +49,11 @@ struct JobConfig {
     shard::Rounding rounding = shard::Rounding::error_feedback;
   } merge;
 
+  struct Evaluate {
+    std::filesystem::path control;  ///< a model that never saw the forget set; empty: none
+    std::string holdout;            ///< one of data.evaluate; empty: none
+  } evaluate;
+
   struct Parallel {
     std::optional<int> tensor;  ///< empty: chosen from the rank count
     std::int64_t batch_tokens = 4096;

@@ -46,7 +46,7 @@ const std::vector<Stage>& all_stages() {
        present_merge,
        merge},
       {"evaluate",
-       "metrics of both checkpoints",
+       "metrics of the checkpoints",
        {"prepare", "merge"},
        [](const Job& job) { return std::vector<Path>{job.work.metrics()}; },
        [](const Job& job) { return MetricsFile::read(job.work.metrics()).fingerprint; },
