@@ -58,6 +58,10 @@ std::string metrics_part(const MetricsFile& file, std::span<const Column> column
   std::string text = header + "\n" + std::string(header.size(), '-') + "\n";
   for (const std::string& name : ordered_names(file)) {
     const auto& sides = file.sets.at(name);
+    if (std::ranges::none_of(
+            present, [&](const Column& column) { return sides.at("base").contains(column.key); })) {
+      continue;
+    }
     text += fmt::format("{:<16}{:>7}", name, sides.at("base").at("count").get<std::int64_t>());
     for (const Column& column : present)
       text += fmt::format("{:>{}}", cell(sides, column.key), width);
