@@ -119,6 +119,10 @@ TokenSet read_set(hid_t file, const std::string& name, std::int64_t vocab_size) 
   set.ids = read_texts(group.get(), "ids");
   require(std::cmp_equal(set.ids.size(), count), group.get(), "{} ids for {} items", set.ids.size(),
           count);
+  set.zlib_bytes = read_vector<std::int64_t>(group.get(), "zlib_bytes", count);
+  for (std::size_t i = 0; i < set.zlib_bytes.size(); ++i) {
+    require(set.zlib_bytes[i] > 0, group.get(), "item {} has zlib_bytes {}", i, set.zlib_bytes[i]);
+  }
   set.answer_index = read_vector<std::int32_t>(group.get(), "answer_index", count);
   set.letter_position = read_vector<std::int64_t>(group.get(), "letter_position", count);
   const auto letters = open_group(group.get(), "letters");

@@ -42,6 +42,7 @@ struct TokenSet {
   std::string source;                      ///< file name it was made from
   Sequences items;                         ///< n sequences
   std::vector<std::string> ids;            ///< [n]
+  std::vector<std::int64_t> zlib_bytes;    ///< [n], of the text under zlib; empty: not known
   std::vector<std::int32_t> answer_index;  ///< [n], −1 without choices
   std::vector<std::int64_t>
       letter_position;  ///< [n], position that predicts the letter, −1 if none

@@ -106,7 +106,8 @@ void run_job(const Request& request, const dist::Communicator& world, int thread
           "{}: this job has no stage {}; its keys preset, project and refine.train decide that",
           request.path.string(), stages[i].name));
     }
-    if (asked || (request.command == "run" && has_stage(job, stages[i].name))) {
+    const bool included = !stages[i].on_request && has_stage(job, stages[i].name);
+    if (asked || (request.command == "run" && included)) {
       run_stage(job, stages, i);
     }
   }

@@ -145,6 +145,19 @@ Key path_of(std::string path, Field field, bool required, std::string help) {
   return key;
 }
 
+/// A single word, whose meaning is checked when the whole job is known.
+template <class Field>
+Key word(std::string path, Field field, std::string allowed, std::string help) {
+  Key key{std::move(path), std::move(allowed), std::move(help)};
+  key.bind = [=](JobConfig& config, const std::string&, const YAML::Node& node) {
+    if (!node.IsScalar() || node.Scalar().empty()) return false;
+    field(config) = node.Scalar();
+    return true;
+  };
+  key.show = [=](const JobConfig& config) { return json(field(config)); };
+  return key;
+}
+
 /// "3" or "2-5", added to `layers`.
 bool add_layers(const YAML::Node& node, std::set<std::int64_t>& layers) {
   if (!node.IsScalar()) return false;
@@ -337,6 +350,52 @@ Key preset_key() {
       "sets the defaults of the other keys: trained and attack-proof; closed form; as published");
 }
 
+/// Ascending, different, positive (or from 0 on) numbers.
+template <class Value, class Field>
+Key ascending(std::string path, Field field, Value low, std::string allowed, std::string help) {
+  Key key{std::move(path), std::move(allowed), std::move(help)};
+  key.bind = [=](JobConfig& config, const std::string&, const YAML::Node& node) {
+    if (!node.IsSequence() || node.size() == 0) return false;
+    std::vector<Value> found;
+    for (const auto& element : node) {
+      Value value{};
+      if (!element.IsScalar() || !read_number(element.Scalar(), value) || !(value >= low) ||
+          (!found.empty() && !(value > found.back()))) {
+        return false;
+      }
+      found.push_back(value);
+    }
+    field(config) = found;
+    return true;
+  };
+  key.show = [=](const JobConfig& config) { return json(field(config)); };
+  return key;
+}
+
+std::vector<Key> relearn_keys() {
+  return {words("relearn.attackers", MRP_FIELD(relearn.attackers),
+                {"qv_lora", "all_weights", "benign", "int8", "int4"},
+                "fine-tuning on half of the forget set (two ways), on the retain set, rounding"),
+          ascending<std::int64_t>("relearn.steps", MRP_FIELD(relearn.steps), 1,
+                                  "a list of ascending integers above 0",
+                                  "of the attackers' training, after which they are scored"),
+          ascending<double>("relearn.learning_rates", MRP_FIELD(relearn.learning_rates), 1e-12,
+                            "a list of ascending numbers above 0", "of the attackers"),
+          ascending<std::int64_t>("relearn.seeds", MRP_FIELD(relearn.seeds), 0,
+                                  "a list of ascending integers, 0 or above",
+                                  "random halves of the forget set, each attacked both ways")};
+}
+
+std::vector<Key> evaluate_keys() {
+  std::vector<Key> keys = {
+      path_of("evaluate.control", MRP_FIELD(evaluate.control), false,
+              "checkpoint trained without the forget set, measured beside the others"),
+      word("evaluate.holdout", MRP_FIELD(evaluate.holdout), "a name of data.evaluate",
+           "set like the forget set that no model saw; gives the membership scores")};
+  for (Key& key : keys) key.standard = "none";
+  return keys;
+}
+
 std::vector<Key> make_keys() {
   std::vector<Key> all;
   const auto add = [&](std::vector<Key> more) {
@@ -360,11 +419,13 @@ std::vector<Key> make_keys() {
   add(subspace_keys());
   add({flag("project", MRP_FIELD(project), "find projections and fold them into the weights")});
   add(refine_keys());
-  add({choice<shard::Rounding>("merge.rounding", MRP_FIELD(merge.rounding),
-                               {{"error_feedback", shard::Rounding::error_feedback},
-                                {"nearest", shard::Rounding::nearest}},
-                               "how folded weights return to their stored type"),
-       automatic_or_integer("parallel.tensor", MRP_FIELD(parallel.tensor), 1, kMillion,
+  add({choice<shard::Rounding>(
+      "merge.rounding", MRP_FIELD(merge.rounding),
+      {{"error_feedback", shard::Rounding::error_feedback}, {"nearest", shard::Rounding::nearest}},
+      "how folded weights return to their stored type")});
+  add(evaluate_keys());
+  add(relearn_keys());
+  add({automatic_or_integer("parallel.tensor", MRP_FIELD(parallel.tensor), 1, kMillion,
                             "ranks that share one copy of the model; the rest is data parallel"),
        integer("parallel.batch_tokens", MRP_FIELD(parallel.batch_tokens), 1, 100 * kMillion,
                "tokens of a batch, padding included"),

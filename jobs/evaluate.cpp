@@ -2,26 +2,28 @@
 
 #include <fmt/format.h>
 
-#include <optional>
+#include <algorithm>
 
 #include "dist/agree.hpp"
 #include "dist/log.hpp"
 #include "jobs/metrics_file.hpp"
+#include "jobs/metrics_summary.hpp"
 #include "jobs/model_setup.hpp"
 #include "jobs/stages.hpp"
 
 namespace mrp::jobs {
 namespace {
 
-/// One of the two checkpoints, with the fingerprint that its metrics on a set carry.
+/// One of the checkpoints, with what its metrics depend on besides the tokens.
 struct Side {
   std::string name;
   std::filesystem::path checkpoint;
-  std::string fingerprint;
+  nlohmann::json made_of;
+  std::vector<std::string> missing;  ///< sets without current metrics
 };
 
 std::string measured_from(const Job& job, const Side& side, const std::string& set) {
-  return fingerprint(nlohmann::json::object({{"checkpoint", side.fingerprint},
+  return fingerprint(nlohmann::json::object({{"checkpoints", side.made_of},
                                              {"tokens", job.expected.at("set." + set)},
                                              {"compute", settings(job.config).at("compute")}}));
 }
@@ -39,25 +41,73 @@ std::vector<std::string> missing_sets(const Job& job, const Side& side, const Me
   return nlohmann::json::parse(job.world->broadcast(missing.dump()));
 }
 
-void measure(Job& job, const Side& side, MetricsFile& file) {
-  const auto sets = missing_sets(job, side, file);
-  if (sets.empty()) {
-    dist::log::info(fmt::format("evaluate: {}: up to date", side.name));
-    return;
+std::vector<Side> sides_of(const Job& job, const MetricsFile& file) {
+  const auto made_of = [&](const char* own) {
+    return nlohmann::json::array({job.expected.at(own), job.expected.at("base")});
+  };
+  std::vector<Side> sides = {{"base", job.config.model, made_of("base"), {}},
+                             {"unlearned", job.config.output, made_of("merge"), {}}};
+  if (const auto& control = job.config.evaluate.control; !control.empty()) {
+    sides.push_back({"control", control, made_of("control"), {}});
   }
+  for (Side& side : sides) {
+    side.missing = missing_sets(job, side, file);
+    if (side.missing.empty()) dist::log::info(fmt::format("evaluate: {}: up to date", side.name));
+  }
+  return sides;
+}
+
+/// Collective. `reference` is the base model, null where that is `model` itself.
+void measure(Job& job, const Side& side, const shard::CausalLM& model,
+             const shard::CausalLM* reference, const dist::ParallelLayout& layout,
+             const io::TokenDataset& tokens, MetricsFile& file) {
   const dist::Timers::Scope scope(job.timers, side.name);
-  const auto [checkpoint, config] = open_checkpoint(side.checkpoint, *job.world);
-  const io::TokenDataset tokens = read_tokens(job, config);
-  const dist::ParallelLayout layout = make_layout(job, config);
-  const shard::CausalLM model(checkpoint, config, layout, model_options(job));
-  for (const std::string& set : sets) {
+  for (const std::string& set : side.missing) {
     const dist::Timers::Scope set_scope(job.timers, set);
-    const auto metrics =
-        shard::evaluate(model, layout, tokens.set(set), job.config.parallel.batch_tokens);
-    file.sets[set][side.name] = to_json(metrics, measured_from(job, side, set));
+    const auto metrics = shard::evaluate(model, layout, tokens.set(set),
+                                         job.config.parallel.batch_tokens, reference);
+    if (job.world->is_root()) {
+      auto& measured = file.sets[set][side.name];
+      measured = to_json(metrics, measured_from(job, side, set));
+      summarise(measured, set == "forget");
+    }
     dist::log::info(fmt::format("evaluate: {}: {}: {} items, NLL {:.3f}, answer probability {:.3f}",
                                 side.name, set, metrics.items, metrics.nll,
                                 metrics.answer_probability));
+  }
+}
+
+/// Collective. Measures what is missing, side by side, and writes the file after each.
+void measure_all(Job& job, const std::vector<Side>& sides, MetricsFile& file) {
+  if (std::ranges::all_of(sides, [](const Side& side) { return side.missing.empty(); })) return;
+  const auto [checkpoint, config] = open_checkpoint(job.config.model, *job.world);
+  const io::TokenDataset tokens = read_tokens(job, config);
+  const dist::ParallelLayout layout = make_layout(job, config);
+  const shard::ModelOptions options = model_options(job);
+  const shard::CausalLM base(checkpoint, config, layout, options);
+  for (const Side& side : sides) {
+    if (side.missing.empty()) continue;
+    if (side.name == "base") {
+      measure(job, side, base, nullptr, layout, tokens, file);
+    } else {
+      const auto other = open_checkpoint(side.checkpoint, *job.world);
+      const shard::CausalLM model(other.checkpoint, other.config, layout, options);
+      measure(job, side, model, &base, layout, tokens, file);
+    }
+    dist::agree(*job.world, [&] {
+      if (job.world->is_root()) file.write(job.work.metrics());
+    });
+  }
+}
+
+void warn_of_leaks(const MetricsFile& file) {
+  if (!file.comparison.contains("leaks")) return;
+  for (const auto& leak : file.comparison.at("leaks")) {
+    dist::log::warn(fmt::format(
+        "evaluate: forget {} {:.3f} lies on the far side of the control's {:.3f}: what was "
+        "forgotten can be told from it",
+        leak.at("metric").get<std::string>(), leak.at("unlearned").get<double>(),
+        leak.at("control").get<double>()));
   }
 }
 
@@ -68,17 +118,23 @@ void evaluate(Job& job) {
   MetricsFile file;
   if (writes) file = MetricsFile::read(job.work.metrics());
   file.fingerprint.clear();  // until everything is measured
+  file.comparison.clear();
   std::erase_if(file.sets,
                 [&](const auto& entry) { return !job.config.sets().contains(entry.first); });
-  const Side sides[] = {{"base", job.config.model, job.expected.at("base")},
-                        {"unlearned", job.config.output, job.expected.at("merge")}};
-  for (const Side& side : sides) {
-    measure(job, side, file);
-    if (side.name == "unlearned") file.fingerprint = job.expected.at("evaluate");
-    dist::agree(*job.world, [&] {
-      if (writes) file.write(job.work.metrics());
+  const auto sides = sides_of(job, file);
+  for (auto& [set, measured] : file.sets) {
+    std::erase_if(measured, [&](const auto& entry) {
+      return std::ranges::find(sides, entry.first, &Side::name) == sides.end();
     });
   }
+  measure_all(job, sides, file);
+  dist::agree(*job.world, [&] {
+    if (!writes) return;
+    file.comparison = compare(file, job.config.evaluate.holdout);
+    file.fingerprint = job.expected.at("evaluate");
+    warn_of_leaks(file);
+    file.write(job.work.metrics());
+  });
 }
 
 }  // namespace mrp::jobs

@@ -16,12 +16,14 @@ namespace {
 using nlohmann::json;
 
 /// To be raised when a stage computes something else from the same input.
-constexpr std::array<std::pair<std::string_view, int>, 6> kRevisions{{{"prepare", 1},
+constexpr std::array<std::pair<std::string_view, int>, 8> kRevisions{{{"prepare", 2},
                                                                      {"capture", 1},
                                                                      {"solve", 1},
+                                                                     {"sample", 1},
                                                                      {"refine", 1},
                                                                      {"merge", 1},
-                                                                     {"evaluate", 1}}};
+                                                                     {"evaluate", 2},
+                                                                     {"relearn", 1}}};
 
 std::string stage_fingerprint(const std::string& stage, const json& settings, const json& inputs) {
   const auto revision = std::find_if(kRevisions.begin(), kRevisions.end(),
@@ -94,8 +96,14 @@ Fingerprints expected_fingerprints(const JobConfig& config) {
     edits.push_back(result["refine"]);
   }
   result["merge"] = stage_fingerprint("merge", pick({"merge"}), edits);
-  result["evaluate"] = stage_fingerprint("evaluate", pick({"compute"}),
-                                         json::array({result["base"], result["merge"], sets}));
+  json measured = json::array({result["base"], result["merge"], sets});
+  if (!config.evaluate.control.empty()) {
+    result["control"] = io::Checkpoint(config.evaluate.control).fingerprint();
+    measured.push_back(result["control"]);
+  }
+  const json how = {{"compute", all.at("compute")}, {"holdout", config.evaluate.holdout}};
+  result["evaluate"] = stage_fingerprint("evaluate", how, measured);
+  result["relearn"] = stage_fingerprint("relearn", pick({"relearn", "compute"}), measured);
   return result;
 }
 

@@ -9,9 +9,9 @@
 
 namespace mrp::jobs {
 
-/// By artefact: "base" (the checkpoint), "set.NAME" (one token set) and one for every stage. Each
-/// is a hash of the stage's name and revision, the settings that matter to it, and the fingerprints
-/// of what it reads.
+/// By artefact: "base" and, if the job names one, "control" (checkpoints), "set.NAME" (one token
+/// set) and one for every stage. Each is a hash of the stage's name and revision, the settings that
+/// matter to it, and the fingerprints of what it reads.
 using Fingerprints = std::map<std::string, std::string>;
 
 /// XXH3-128 of the value's canonical text (keys sorted) and this version of mrp.

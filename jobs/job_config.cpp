@@ -208,6 +208,9 @@ void resolve_paths(JobConfig& config, const fs::path& file) {
     *path = resolve(folder, *path);
   }
   for (auto& [name, path] : config.data.evaluate) path = resolve(folder, path);
+  if (!config.evaluate.control.empty()) {
+    config.evaluate.control = resolve(folder, config.evaluate.control);
+  }
   config.work = config.work.empty() ? fs::path(config.output.string() + ".work")
                                     : resolve(folder, config.work);
   // Symbolic links could hide that two of them are one directory.
@@ -225,6 +228,28 @@ void resolve_paths(JobConfig& config, const fs::path& file) {
         fmt::format("{}: work {} overlaps with the model or the output; choose another directory",
                     file.string(), config.work.string()));
   }
+  if (config.evaluate.control.empty()) return;
+  const fs::path control = fs::weakly_canonical(config.evaluate.control);
+  for (const fs::path& written : {output, work}) {
+    if (is_within(written, control) || is_within(control, written)) {
+      throw dist::UsageError(
+          fmt::format("{}: evaluate.control {} overlaps with the output or the work directory; "
+                      "give a checkpoint "
+                      "that never saw the forget set",
+                      file.string(), config.evaluate.control.string()));
+    }
+  }
+}
+
+void check_holdout(const JobConfig& config, const fs::path& file) {
+  const std::string& holdout = config.evaluate.holdout;
+  if (holdout.empty() || config.data.evaluate.contains(holdout)) return;
+  std::vector<std::string> names;
+  for (const auto& [name, path] : config.data.evaluate) names.push_back(name);
+  throw dist::UsageError(
+      fmt::format("{}: evaluate.holdout \"{}\" is not a set of data.evaluate{} (sets there: {})",
+                  file.string(), holdout, suggestion(holdout, names),
+                  names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "))));
 }
 
 JobConfig bind_all(const fs::path& file, const std::string& text,
@@ -278,6 +303,7 @@ JobConfig parse_job(const fs::path& file, const std::string& text,
   JobConfig config = bind_all(file, text, overrides, preset_defaults(preset));
   config.subspace.seed = config.seed;
   resolve_paths(config, file);
+  check_holdout(config, file);
   return config;
 }
 

@@ -88,6 +88,18 @@ struct JobConfig {
     shard::Rounding rounding = shard::Rounding::error_feedback;
   } merge;
 
+  struct Evaluate {
+    std::filesystem::path control;  ///< a model that never saw the forget set; empty: none
+    std::string holdout;            ///< one of data.evaluate; empty: none
+  } evaluate;
+
+  struct Relearn {
+    std::vector<std::string> attackers{"qv_lora", "all_weights", "benign", "int8", "int4"};
+    std::vector<std::int64_t> steps{10, 20, 40};
+    std::vector<double> learning_rates{5e-4, 2e-3};
+    std::vector<std::int64_t> seeds{0};
+  } relearn;
+
   struct Parallel {
     std::optional<int> tensor;  ///< empty: chosen from the rank count
     std::int64_t batch_tokens = 4096;

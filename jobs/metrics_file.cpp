@@ -1,6 +1,7 @@
 #include "jobs/metrics_file.hpp"
 
 #include <optional>
+#include <utility>
 
 #include "dist/error.hpp"
 #include "io/file.hpp"
@@ -10,6 +11,8 @@ namespace mrp::jobs {
 namespace {
 
 using nlohmann::json;
+
+constexpr int kVersion = 2;
 
 void put(json& object, const char* name, const std::optional<double>& value) {
   if (value) object[name] = *value;
@@ -21,15 +24,18 @@ MetricsFile MetricsFile::read(const std::filesystem::path& path) {
   MetricsFile file;
   try {
     if (!std::filesystem::exists(path)) return file;
-    const json root = json::parse(io::read_text(path));
-    if (root.at("format") != "mrp.metrics" || root.at("version") != 1) return file;
-    MetricsFile found{root.at("fingerprint"), {}};
+    json root = json::parse(io::read_text(path));
+    if (root.at("format") != "mrp.metrics" || root.at("version") != kVersion) return file;
+    MetricsFile found;
+    found.fingerprint = root.at("fingerprint");
     for (const auto& [name, sides] : root.at("sets").items()) {
       for (const auto& [side, measured] : sides.items()) {
         measured.at("fingerprint").get<std::string>();
         found.sets[name][side] = measured;
       }
     }
+    for (const char* known : {"format", "version", "fingerprint", "sets"}) root.erase(known);
+    found.comparison = std::move(root);
     return found;
   } catch (const json::exception&) {
     return {};
@@ -37,35 +43,40 @@ MetricsFile MetricsFile::read(const std::filesystem::path& path) {
 }
 
 void MetricsFile::write(const std::filesystem::path& path) const {
-  json root =
-      json::object({{"format", "mrp.metrics"}, {"version", 1}, {"fingerprint", fingerprint}});
+  json root = json::object(
+      {{"format", "mrp.metrics"}, {"version", kVersion}, {"fingerprint", fingerprint}});
   root["sets"] = sets;
+  root.update(comparison);
   io::write_text(path, root.dump(1) + "\n");
 }
 
 json to_json(const shard::SetMetrics& metrics, const std::string& fingerprint) {
-  json result = json::object({{"fingerprint", fingerprint},
-                              {"count", metrics.items},
-                              {"nll", metrics.nll},
-                              {"answer_probability", metrics.answer_probability},
-                              {"exact_memorization", metrics.exact_memorization}});
-  put(result, "letter_accuracy", metrics.letter_accuracy);
-  put(result, "letter_probability", metrics.letter_probability);
-  put(result, "text_accuracy", metrics.text_accuracy);
-  put(result, "open_accuracy", metrics.open_accuracy);
-  json& items = result["items"] = json::array();
+  json items = json::array();
   for (const shard::ItemMetrics& item : metrics.per_item) {
     json entry = json::object({{"id", item.id},
                                {"nll", item.nll},
                                {"tokens", item.tokens},
-                               {"exact_memorization", item.exact_memorization}});
+                               {"loss", item.nll_per_token()},
+                               {"answer_probability", item.answer_probability()},
+                               {"exact_memorization", item.exact_memorization},
+                               {"extraction_strength", item.extraction_strength},
+                               {"min_k", item.min_k},
+                               {"min_k_plus_plus", item.min_k_plus_plus}});
+    put(entry, "zlib", item.zlib);
+    put(entry, "kl", item.kl);
     put(entry, "letter_correct", item.letter_correct);
     put(entry, "letter_probability", item.letter_probability);
     put(entry, "text_correct", item.text_correct);
+    put(entry, "both_correct", item.both_correct);
     put(entry, "open_correct", item.open_correct);
+    put(entry, "option_probability", item.option_probability);
+    put(entry, "paraphrase_probability", item.paraphrase_probability);
+    put(entry, "truth_ratio", item.truth_ratio);
+    put(entry, "truth_ratio_arithmetic", item.truth_ratio_arithmetic);
     items.push_back(std::move(entry));
   }
-  return result;
+  return json::object(
+      {{"fingerprint", fingerprint}, {"count", metrics.items}, {"items", std::move(items)}});
 }
 
 }  // namespace mrp::jobs

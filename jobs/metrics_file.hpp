@@ -12,12 +12,14 @@ struct SetMetrics;  // of shard/evaluate.hpp
 
 namespace mrp::jobs {
 
-/// {"format": "mrp.metrics", "version": 1, "fingerprint": ..., "sets": {NAME: {"base": MEASURED,
-/// "unlearned": MEASURED}}}; MEASURED holds "fingerprint" (of checkpoint, tokens and settings), the
-/// means and "items".
+/// {"format": "mrp.metrics", "version": 2, "fingerprint": ..., "sets": {NAME: {"base": MEASURED,
+/// "unlearned": MEASURED, "control": MEASURED}}, ...}, followed by the parts of the comparison,
+/// which a finished evaluation has; MEASURED holds "fingerprint" (of checkpoint, tokens and
+/// settings), "count", the means, their "intervals" and "items".
 struct MetricsFile {
   std::string fingerprint;
   std::map<std::string, std::map<std::string, nlohmann::json>> sets;
+  nlohmann::json comparison = nlohmann::json::object();
 
   /// Empty if there is no such file or it is not one of ours: it will be made again.
   static MetricsFile read(const std::filesystem::path& path);
@@ -25,6 +27,7 @@ struct MetricsFile {
   void write(const std::filesystem::path& path) const;
 };
 
+/// MEASURED without means and intervals: "fingerprint", "count" and "items".
 nlohmann::json to_json(const shard::SetMetrics& metrics, const std::string& fingerprint);
 
 }  // namespace mrp::jobs

@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "dist/agree.hpp"
 #include "dist/error.hpp"
 #include "dist/log.hpp"
+#include "io/file.hpp"
 #include "shard/model/architecture.hpp"
 
 namespace mrp::jobs {
@@ -22,6 +24,37 @@ void check_vocabulary(const std::string& set, const io::Sequences& sequences,
   throw dist::InputError(fmt::format(
       "set {} holds token {}, but the model knows {} tokens; its tokenizer is of another model",
       set, *largest, model.vocab_size));
+}
+
+/// What decides how text becomes tokens, without what a call may change.
+nlohmann::json tokenizer(const std::filesystem::path& directory) {
+  const std::filesystem::path path = directory / "tokenizer.json";
+  try {
+    auto content = nlohmann::json::parse(io::read_text(path));
+    for (const char* of_call : {"truncation", "padding"}) content.erase(of_call);
+    return content;
+  } catch (const nlohmann::json::exception& error) {
+    throw dist::InputError(
+        fmt::format("{} is not a tokenizer ({}); copy it again", path.string(), error.what()));
+  }
+}
+
+void check_control(const JobConfig& config, const io::ModelConfig& model) {
+  const std::filesystem::path& control = config.evaluate.control;
+  const auto found = io::ModelConfig::read(control);
+  shard::find_architecture(found);
+  if (config.parallel.tensor) shard::check_tensor_size(found, *config.parallel.tensor);
+  if (found.vocab_size != model.vocab_size) {
+    throw dist::InputError(fmt::format(
+        "evaluate.control {} has a vocabulary of {} tokens, model {} one of {}; give a control "
+        "with the same tokenizer and vocabulary",
+        control.string(), found.vocab_size, config.model.string(), model.vocab_size));
+  }
+  if (tokenizer(control) == tokenizer(config.model)) return;
+  throw dist::InputError(fmt::format(
+      "evaluate.control {} has another tokenizer.json than model {}; give a control that was "
+      "trained with the same tokenizer",
+      control.string(), config.model.string()));
 }
 
 }  // namespace
@@ -44,6 +77,7 @@ void check_model(const JobConfig& config) {
   shard::find_architecture(model);
   make_sites(config, model);
   if (config.parallel.tensor) shard::check_tensor_size(model, *config.parallel.tensor);
+  if (!config.evaluate.control.empty()) check_control(config, model);
 }
 
 io::TokenDataset read_tokens(const Job& job, const io::ModelConfig& model) {

@@ -29,8 +29,8 @@ OpenCheckpoint open_checkpoint(const std::filesystem::path& directory,
 std::vector<shard::Site> make_sites(const JobConfig& config, const io::ModelConfig& model);
 
 /// What can be said of a job against its model before anything is computed. One rank calls it.
-/// @throws InputError: config.json is broken or of an unsupported model; UsageError: sites or
-/// tensor size do not fit the model.
+/// @throws InputError: config.json is broken or of an unsupported model, or a control has another
+/// tokenizer or vocabulary; UsageError: sites or tensor size do not fit the model.
 void check_model(const JobConfig& config);
 
 /// Collective over the world. tokens.h5 of the job. @throws InputError if a token lies outside the

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
+#include <span>
 
 #include "io/subspace_store.hpp"
 #include "jobs/metrics_file.hpp"
@@ -15,12 +17,14 @@ struct Column {
   const char* key;
   const char* title;
 };
-constexpr std::array<Column, 6> kColumns{{{"nll", "NLL"},
-                                          {"answer_probability", "answer prob."},
-                                          {"exact_memorization", "memorized"},
-                                          {"letter_accuracy", "letter acc."},
-                                          {"text_accuracy", "text acc."},
-                                          {"open_accuracy", "open acc."}}};
+constexpr std::array<Column, 4> kLikelihoods{{{"nll", "NLL"},
+                                              {"answer_probability", "answer prob."},
+                                              {"exact_memorization", "memorized"},
+                                              {"rouge_l_recall", "ROUGE-L recall"}}};
+constexpr std::array<Column, 4> kAccuracies{{{"letter_accuracy", "letter acc."},
+                                             {"text_accuracy", "text acc."},
+                                             {"both_accuracy", "both acc."},
+                                             {"open_accuracy", "open acc."}}};
 
 /// forget and retain first.
 std::vector<std::string> ordered_names(const MetricsFile& file) {
@@ -31,31 +35,69 @@ std::vector<std::string> ordered_names(const MetricsFile& file) {
   return names;
 }
 
-std::string metrics_part(const MetricsFile& file) {
-  const auto present = [&](const Column& column) {
-    return std::any_of(file.sets.begin(), file.sets.end(), [&](const auto& entry) {
-      return entry.second.contains("base") && entry.second.at("base").contains(column.key);
-    });
-  };
+/// "base -> unlearned", and "| control" where there is one; empty without the metric.
+std::string cell(const std::map<std::string, nlohmann::json>& sides, const char* key) {
+  if (!sides.at("base").contains(key)) return "";
+  const auto value = [&](const char* side) { return sides.at(side).at(key).get<double>(); };
+  std::string text = fmt::format("{:.3f} -> {:.3f}", value("base"), value("unlearned"));
+  if (sides.contains("control")) text += fmt::format(" | {:.3f}", value("control"));
+  return text;
+}
+
+/// A row a set with those of the columns that any set has; nothing if there are none.
+std::string metrics_part(const MetricsFile& file, std::span<const Column> columns) {
+  std::vector<Column> present;
+  std::ranges::copy_if(columns, std::back_inserter(present), [&](const Column& column) {
+    return std::ranges::any_of(
+        file.sets, [&](const auto& entry) { return entry.second.at("base").contains(column.key); });
+  });
+  if (present.empty()) return "";
+  const int width = file.sets.at("forget").contains("control") ? 25 : 18;
   std::string header = fmt::format("{:<16}{:>7}", "set", "items");
-  for (const Column& column : kColumns) {
-    if (present(column)) header += fmt::format("{:>18}", column.title);
-  }
+  for (const Column& column : present) header += fmt::format("{:>{}}", column.title, width);
   std::string text = header + "\n" + std::string(header.size(), '-') + "\n";
   for (const std::string& name : ordered_names(file)) {
     const auto& sides = file.sets.at(name);
-    const auto& base = sides.at("base");
-    const auto& unlearned = sides.at("unlearned");
-    text += fmt::format("{:<16}{:>7}", name, base.at("count").get<std::int64_t>());
-    for (const Column& column : kColumns) {
-      if (!present(column)) continue;
-      const bool has = base.contains(column.key);
-      text += fmt::format("{:>18}",
-                          has ? fmt::format("{:.3f} -> {:.3f}", base.at(column.key).get<double>(),
-                                            unlearned.at(column.key).get<double>())
-                              : "");
+    if (std::ranges::none_of(
+            present, [&](const Column& column) { return sides.at("base").contains(column.key); })) {
+      continue;
     }
+    text += fmt::format("{:<16}{:>7}", name, sides.at("base").at("count").get<std::int64_t>());
+    for (const Column& column : present)
+      text += fmt::format("{:>{}}", cell(sides, column.key), width);
     text += "\n";
+  }
+  return text + "\n";
+}
+
+/// What compares sides and sets, a line each.
+std::string comparison_part(const MetricsFile& file) {
+  const auto& found = file.comparison;
+  const auto line = [](const std::string& name, const nlohmann::json& sides, const char* number) {
+    std::map<std::string, nlohmann::json> entries;
+    for (const char* side : {"base", "unlearned", "control"}) {
+      if (sides.contains(side)) entries[side] = sides.at(side);
+    }
+    return entries.contains("base") ? fmt::format("{:<34}{:>25}\n", name, cell(entries, number))
+                                    : "";
+  };
+  std::string text = line("model utility", found.at("model_utility"), "value");
+  if (found.contains("membership")) {
+    const auto& membership = found.at("membership");
+    for (const char* score : {"loss", "min_k", "min_k_plus_plus", "zlib"}) {
+      text += line(fmt::format("membership AUC, {}", score), membership, score);
+    }
+  }
+  if (found.contains("forget_quality")) {
+    const auto& quality = found.at("forget_quality").at("geometric");
+    text += line("forget quality, D to the control", quality, "d");
+    text += line("forget quality, log10 p", quality, "log10_p");
+  }
+  if (found.contains("leaks")) {
+    for (const auto& leak : found.at("leaks")) {
+      text += fmt::format("leak: {} {:.3f}, control {:.3f}\n", leak.at("metric").get<std::string>(),
+                          leak.at("unlearned").get<double>(), leak.at("control").get<double>());
+    }
   }
   return text;
 }
@@ -112,11 +154,13 @@ std::string stages_part(const Job& job) {
 }  // namespace
 
 std::string result_table(const Job& job) {
+  const MetricsFile metrics = MetricsFile::read(job.work.metrics());
   return fmt::format(
-      "\n{}\n{}\n{}\nunlearned checkpoint  {}\nmetrics per item      {}\nfiles of the stages   "
+      "\n{}{}{}\n{}\n{}\nunlearned checkpoint  {}\nmetrics per item      {}\nfiles of the stages   "
       "{}\n",
-      metrics_part(MetricsFile::read(job.work.metrics())), sites_part(job), stages_part(job),
-      job.config.output.string(), job.work.metrics().string(), job.work.directory().string());
+      metrics_part(metrics, kLikelihoods), metrics_part(metrics, kAccuracies),
+      comparison_part(metrics), sites_part(job), stages_part(job), job.config.output.string(),
+      job.work.metrics().string(), job.work.directory().string());
 }
 
 }  // namespace mrp::jobs

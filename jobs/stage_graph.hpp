@@ -37,6 +37,8 @@ struct Stage {
   std::function<std::string(const Job&)> present;
   /// Collective over the world.
   std::function<void(Job&)> run;
+  /// Not part of `mrp run`: it takes longer than the rest together.
+  bool on_request = false;
 };
 
 /// All stages in order.

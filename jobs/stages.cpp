@@ -5,6 +5,7 @@
 #include "dist/error.hpp"
 #include "io/token_dataset.hpp"
 #include "jobs/metrics_file.hpp"
+#include "jobs/relearn_file.hpp"
 #include "shard/edit/output_directory.hpp"
 
 namespace mrp::jobs {
@@ -48,11 +49,18 @@ const std::vector<Stage>& all_stages() {
        present_merge,
        merge},
       {"evaluate",
-       "metrics of both checkpoints",
+       "metrics of the checkpoints",
        {"prepare", "merge"},
        [](const Job& job) { return std::vector<Path>{job.work.metrics()}; },
        [](const Job& job) { return MetricsFile::read(job.work.metrics()).fingerprint; },
-       evaluate}};
+       evaluate},
+      {"relearn",
+       "attacks that try to bring the forgotten back",
+       {"prepare", "merge"},
+       [](const Job& job) { return std::vector<Path>{job.work.relearn()}; },
+       [](const Job& job) { return RelearnFile::read(job.work.relearn()).fingerprint; },
+       relearn,
+       /*on_request=*/true}};
   return stages;
 }
 

@@ -18,6 +18,9 @@ void merge(Job& job);
 /// Both checkpoints and tokens.h5 → metrics.json.
 void evaluate(Job& job);
 
+/// All checkpoints and tokens.h5 → relearn.json.
+void relearn(Job& job);
+
 /// @throws InputError if `output` exists and no merge of ours wrote it. One rank calls it, early:
 /// hours may pass until merge would say the same.
 void require_own_output(const std::filesystem::path& output);

@@ -19,6 +19,7 @@ class Workspace {
   std::filesystem::path deltas() const { return directory_ / "deltas.h5"; }
   std::filesystem::path steps() const { return directory_ / "refine.jsonl"; }
   std::filesystem::path metrics() const { return directory_ / "metrics.json"; }
+  std::filesystem::path relearn() const { return directory_ / "relearn.json"; }
   std::filesystem::path manifest() const { return directory_ / "manifest.json"; }
 
  private:

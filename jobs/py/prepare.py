@@ -1,5 +1,6 @@
 """Tokenise record sets into tokens.h5, the input of every other stage."""
 import re
+import zlib
 from array import array
 from pathlib import Path
 
@@ -48,18 +49,19 @@ class TokenSet:
     def __init__(self, name, records):
         self.name, self.records, self.dropped = name, records, 0
         self.items, self.options = Sequences(), Sequences()
-        self.ids, self.answer_index, self.letter_position = [], [], []
+        self.ids, self.zlib_bytes, self.answer_index, self.letter_position = [], [], [], []
         self.letter_tokens, self.letter_offsets = [], [0]
         self.option_labels = []  # (item, choice, form)
 
-    def add(self, record, item, letters, options, option_tokens):
-        """Add a record: its sequence, the same with each letter, its options."""
+    def add(self, record, item, text, letters, options, option_tokens):
+        """Add a record: its sequence, the text of that, the same with each letter, its options."""
         position, letter_tokens = find_letters(record, item, letters)
         for option, tokens in zip(options, option_tokens):
             self.option_labels.append((len(self.items), option.choice, option.form))
             self.options.append(tokens)
         self.items.append(item)
         self.ids.append(record.id)
+        self.zlib_bytes.append(len(zlib.compress(text.encode())))
         self.answer_index.append(record.answer_index)
         self.letter_position.append(position)
         self.letter_tokens.extend(letter_tokens)
@@ -73,6 +75,7 @@ class TokenSet:
         group.attrs["dropped_too_long"] = np.int64(self.dropped)
         self.items.write(group.create_group("items"))
         group["ids"] = fixed(self.ids)
+        group["zlib_bytes"] = np.asarray(self.zlib_bytes, np.int64)
         group["answer_index"] = np.asarray(self.answer_index, np.int32)
         group["letter_position"] = np.asarray(self.letter_position, np.int64)
         letters = group.create_group("letters")  # made implicitly, it would carry the time of day
@@ -121,6 +124,7 @@ def tokenize_set(name, records, tokenizer, forms, max_tokens):
 def tokenize_batch(token_set, records, tokenizer, forms, max_tokens):
     """Tokenise some records in one call of the tokenizer; keep those whose sequences all fit."""
     items = [forms.item(record) for record in records]
+    texts = [item.prompt + item.answer for item in items]
     letters = [[forms.listed(record, i) for i in range(len(record.choices))] for record in records]
     options = [forms.options(record) for record in records]
     pieces = items + [piece for listed in letters for piece in listed]
@@ -128,15 +132,16 @@ def tokenize_batch(token_set, records, tokenizer, forms, max_tokens):
     tokens = iter(tokenize(tokenizer, pieces))
     items = take(tokens, items)
     letters = [take(tokens, listed) for listed in letters]
-    for record, item, listed, candidates in zip(records, items, letters, options):
+    for record, item, text, listed, candidates in zip(records, items, texts, letters, options):
         candidate_tokens = take(tokens, candidates)
         if record.text:
             for window in windows(item, max_tokens, tokenizer.bos_token_id):
-                token_set.add(record, window, [], [], [])
+                part = tokenizer.decode(window.ids, skip_special_tokens=True)
+                token_set.add(record, window, part, [], [], [])
         elif max(len(sequence.ids) for sequence in [item, *candidate_tokens]) > max_tokens:
             token_set.dropped += 1
         else:
-            token_set.add(record, item, listed, candidates, candidate_tokens)
+            token_set.add(record, item, text, listed, candidates, candidate_tokens)
 
 
 def take(iterator, like):

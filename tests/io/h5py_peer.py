@@ -25,6 +25,7 @@ def write_tokens(path):
         write_sequences(group.create_group("items"),
                         [[1, 5, 6, 7], [1, 49]], [[0, 1, 1, 0], [1, 0]])
         group["ids"] = fixed(["forget:1", "ünï"])
+        group["zlib_bytes"] = np.array([12, 9], np.int64)
         group["answer_index"] = np.array([2, -1], np.int32)
         group["letter_position"] = np.array([1, -1], np.int64)
         group["letters/token_ids"] = np.array([6, 8, 9], np.int32)
@@ -39,7 +40,7 @@ def write_tokens(path):
         file.copy(group["letters"], retain, "letters")
         for name in ("source", "dropped_too_long"):
             retain.attrs[name] = group.attrs[name]
-        for name in ("ids", "answer_index", "letter_position", "options", "items"):
+        for name in ("ids", "zlib_bytes", "answer_index", "letter_position", "options", "items"):
             file.copy(group[name], retain, name)
         tokens = retain["items/token_ids"][:]
         del retain["items/token_ids"]

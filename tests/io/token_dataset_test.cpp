@@ -64,6 +64,7 @@ TEST_F(TokenDatasetTest, everything_is_read) {
     EXPECT_EQ(set.items.offsets, (std::vector<std::int64_t>{0, 4, 6}));
     EXPECT_EQ(set.items.target_mask, (std::vector<std::uint8_t>{0, 1, 1, 0, 1, 0}));
     EXPECT_EQ(set.ids, (std::vector<std::string>{"forget:1", "ünï"}));
+    EXPECT_EQ(set.zlib_bytes, (std::vector<std::int64_t>{12, 9}));
     EXPECT_EQ(set.answer_index, (std::vector<std::int32_t>{2, -1}));
     EXPECT_EQ(set.letter_position, (std::vector<std::int64_t>{1, -1}));
     EXPECT_EQ(set.letter_token_ids, (std::vector<std::int32_t>{6, 8, 9}));
@@ -113,6 +114,7 @@ TEST_F(TokenDatasetTest, letters_answers_and_options_are_checked) {
   EXPECT_SAYS(error_after_poke("answer_index", 0, 3), "item 0 has no choice 3");
   EXPECT_SAYS(error_after_poke("answer_index", 1, 0), "item 1 has no choice 0");
   EXPECT_SAYS(error_after_poke("answer_index", 1, -2), "answer_index -2");
+  EXPECT_SAYS(error_after_poke("zlib_bytes", 1, 0), "item 1 has zlib_bytes 0");
   EXPECT_SAYS(error_after_poke("letter_position", 0, 4), "letter_position 4");
   EXPECT_SAYS(error_after_poke("letter_position", 0, -1), "letter_position -1");
   EXPECT_SAYS(error_after_poke("letter_position", 1, 0), "0 letters");
@@ -133,7 +135,7 @@ TEST_F(TokenDatasetTest, letters_answers_and_options_are_checked) {
 
 TEST_F(TokenDatasetTest, missing_and_foreign_parts_are_named) {
   for (const std::string name :
-       {"items", "items/offsets", "ids", "answer_index", "letter_position", "letters",
+       {"items", "items/offsets", "ids", "zlib_bytes", "answer_index", "letter_position", "letters",
         "letters/token_ids", "options", "options/item", "options/form"}) {
     const auto message = error_after(
         [&](hid_t file) { MRP_HDF5(H5Ldelete(file, ("forget/" + name).c_str(), H5P_DEFAULT)); });

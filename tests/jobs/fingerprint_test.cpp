@@ -83,6 +83,8 @@ TEST_F(FingerprintTest, SettingsChangeWhatDependsOnThemAndNothingElse) {
       {"sites.modules=[qkv.input]", from_capture_},
       {"compute=fp32", from_capture_},
       {"merge.rounding=nearest", from_merge_},
+      {"evaluate.holdout=world", {"evaluate"}},
+      {"evaluate.control=base", {"evaluate"}},
       {"data.overlap_limit=0.5", {"prepare"}},
       {"data.evaluate.more=world.jsonl", {"prepare", "evaluate"}},
       // Neither where things lie nor how the work is spread changes what is computed.
@@ -122,6 +124,12 @@ TEST_F(FingerprintTest, RewrittenWeightsChangeAllButTheTokens) {
   Names names{"base"};
   names.insert(from_capture_.begin(), from_capture_.end());
   EXPECT_EQ(changed(before, expected()), names);
+}
+
+TEST_F(FingerprintTest, AControlIsKnownByItsWeights) {
+  const std::vector<std::string> control{"evaluate.control=base"};
+  EXPECT_FALSE(expected().contains("control"));
+  EXPECT_EQ(expected(control).at("control"), expected().at("base"));
 }
 
 TEST_F(FingerprintTest, AMissingFileIsNamed) {

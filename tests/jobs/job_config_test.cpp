@@ -51,12 +51,13 @@ TEST(JobConfigTest, PathsAreRelativeToTheJobFile) {
 
 TEST(JobConfigTest, EveryKeyTakesItsValue) {
   const JobConfig config = parse(
-      "  template: plain\n  max_tokens: 77\n  overlap_limit: 0.5\n"
+      "  template: plain\n  max_tokens: 77\n  overlap_limit: 0.5\n  evaluate: {more: m}\n"
       "work: w\n"
       "sites: {modules: [qkv.input, stream.output], layers: [3, 0-1, 9-9], positions: all}\n"
       "subspace: {rule: cpca, dimension: 7, max_dimension: 9, ridge: 1e-3, alpha: 2, "
       "retain_energy: 0.5, projector: orthogonal, route: sample}\n"
       "merge: {rounding: nearest}\n"
+      "evaluate: {control: never, holdout: more}\n"
       "parallel: {tensor: 2, batch_tokens: 99}\n"
       "device: cpu\ncompute: fp32\nseed: 5\n");
   EXPECT_EQ(config.work, "/jobs/w");
@@ -76,6 +77,8 @@ TEST(JobConfigTest, EveryKeyTakesItsValue) {
   EXPECT_EQ(config.subspace.route, solver::Route::sample_space);
   EXPECT_EQ(config.subspace.seed, 5U);
   EXPECT_EQ(config.merge.rounding, shard::Rounding::nearest);
+  EXPECT_EQ(config.evaluate.control, "/jobs/never");
+  EXPECT_EQ(config.evaluate.holdout, "more");
   EXPECT_EQ(config.parallel.tensor, 2);
   EXPECT_EQ(config.parallel.batch_tokens, 99);
   EXPECT_EQ(config.device, Device::cpu);
@@ -144,7 +147,7 @@ TEST_P(JobErrorTest, NamesPlaceAndRemedy) {
 }
 
 const std::string kTop =
-    "model, output, work, data, sites, subspace, merge, parallel, device, compute, seed";
+    "model, output, work, data, sites, subspace, merge, evaluate, parallel, device, compute, seed";
 const std::string kSubspace =
     "rule, dimension, max_dimension, ridge, alpha, retain_energy, projector, route";
 
@@ -310,6 +313,24 @@ INSTANTIATE_TEST_SUITE_P(
                   "job.yaml: output " + std::filesystem::absolute("m").string() + " and model " +
                       std::filesystem::absolute("m").string() +
                       " overlap; the base checkpoint is never written to, choose another output"},
+        ErrorCase{"control_is_output",
+                  kBase + "evaluate: {control: out}\n",
+                  {},
+                  "job.yaml: evaluate.control " + std::filesystem::absolute("out").string() +
+                      " overlaps with the output or the work directory; give a checkpoint that "
+                      "never saw the forget set"},
+        ErrorCase{
+            "unknown_holdout",
+            kBase + "  evaluate: {unseen: u, world: w}\nevaluate: {holdout: unsen}\n",
+            {},
+            "job.yaml: evaluate.holdout \"unsen\" is not a set of data.evaluate; did you mean "
+            "\"unseen\"? (sets there: unseen, world)"},
+        ErrorCase{
+            "forget_is_no_holdout",
+            kBase + "evaluate: {holdout: forget}\n",
+            {},
+            "job.yaml: evaluate.holdout \"forget\" is not a set of data.evaluate (sets there: "
+            "none)"},
         ErrorCase{"work_in_output",
                   kBase + "work: out/w\n",
                   {},

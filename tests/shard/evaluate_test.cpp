@@ -39,6 +39,40 @@ class EvaluateTest : public testing::TestWithParam<const char*> {
     EXPECT_NEAR(actual.value_or(NAN), mean, 1e-4) << name;
   }
 
+  /// Item `i` on its own; `has_kl`: there was a reference.
+  void expect_item(const ItemMetrics& item, std::int64_t i, bool has_kl) const {
+    SCOPED_TRACE(item.id);
+    EXPECT_EQ(item.id, "item-" + std::to_string(i));
+    EXPECT_EQ(item.tokens, static_cast<std::int64_t>(at("tokens", i)));
+    EXPECT_NEAR(item.nll, at("nll", i), 1e-4 * at("nll", i));
+    EXPECT_NEAR(item.exact_memorization, at("exact_memorization", i), 1e-12);
+    EXPECT_NEAR(item.extraction_strength, at("extraction_strength", i), 1e-12);
+    EXPECT_NEAR(item.min_k, at("min_k", i), 1e-4 * at("min_k", i));
+    EXPECT_NEAR(item.min_k_plus_plus, at("min_k_plus_plus", i), 1e-4);
+    EXPECT_NEAR(item.zlib.value_or(NAN),
+                at("nll", i) / at("tokens", i) / static_cast<double>(20 + i), 1e-4);
+    EXPECT_EQ(item.kl.has_value(), has_kl);
+    if (has_kl) {
+      EXPECT_NEAR(*item.kl, at("kl", i), 1e-4);
+    }
+    const auto expect = [&](const std::optional<double>& actual, const char* name,
+                            double tolerance) {
+      expect_optional(actual, at(name, i), tolerance, name);
+    };
+    expect(item.letter_correct, "letter_correct", 0);
+    expect(item.letter_probability, "letter_probability", 1e-4);
+    expect(item.text_correct, "text_correct", 0);
+    expect(item.open_correct, "open_correct", 0);
+    expect(item.option_probability, "option_probability", 1e-4);
+    expect(item.paraphrase_probability, "paraphrase_probability", 1e-5);
+    expect(item.truth_ratio, "truth_ratio", 1e-3);
+    expect(item.truth_ratio_arithmetic, "truth_ratio_arithmetic", 1e-3);
+    expect_optional(
+        item.both_correct,
+        at("letter_correct", i) < 0 ? -1 : at("letter_correct", i) * at("text_correct", i), 0,
+        "both_correct");
+  }
+
   dist::Communicator world_ = dist::Communicator::world();
   GoldenCase golden_{GetParam()};
   io::TokenSet set_ = golden_.token_set();
@@ -57,17 +91,7 @@ TEST_P(EvaluateTest, EqualsMetricsFromLogitsOfTransformersOnEveryLayout) {
     double memorized = 0;
     for (std::int64_t i = 0; i < metrics.items; ++i) {
       const ItemMetrics& item = metrics.per_item[static_cast<std::size_t>(i)];
-      EXPECT_EQ(item.id, "item-" + std::to_string(i));
-      EXPECT_EQ(item.tokens, static_cast<std::int64_t>(at("tokens", i)));
-      EXPECT_NEAR(item.nll, at("nll", i), 1e-4 * at("nll", i));
-      EXPECT_NEAR(item.exact_memorization, at("exact_memorization", i), 1e-12);
-      expect_optional(item.letter_correct, at("letter_correct", i), 0, "letter_correct");
-      expect_optional(item.letter_probability, at("letter_probability", i), 1e-4,
-                      "letter_probability");
-      expect_optional(item.text_correct, at("text_correct", i), 0, "text_correct");
-      expect_optional(item.open_correct, at("open_correct", i), 0, "open_correct");
-      expect_optional(item.paraphrase_probability, at("paraphrase_probability", i), 1e-5,
-                      "paraphrase_probability");
+      expect_item(item, i, false);
       nll += at("nll", i) / at("tokens", i);
       probability += std::exp(-at("nll", i) / at("tokens", i));
       memorized += at("exact_memorization", i);
@@ -84,6 +108,20 @@ TEST_P(EvaluateTest, EqualsMetricsFromLogitsOfTransformersOnEveryLayout) {
   }
 }
 
+TEST_P(EvaluateTest, DivergesFromAReferenceAsTheDistributionsOfTransformersDo) {
+  const GoldenCase other("tied");
+  for (const int size : test::tensor_sizes(world_.size())) {
+    SCOPED_TRACE("tensor size " + std::to_string(size));
+    const dist::ParallelLayout layout(world_, size);
+    const CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
+    const CausalLM reference(other.checkpoint(), other.config(), layout, {});
+    const SetMetrics metrics = evaluate(model, layout, set_, 50, &reference);
+    for (std::int64_t i = 0; i < metrics.items; ++i) {
+      expect_item(metrics.per_item[static_cast<std::size_t>(i)], i, true);
+    }
+  }
+}
+
 TEST_P(EvaluateTest, SetWithoutChoicesHasNoChoiceMetrics) {
   set_.options = {{{}, {0}, {}}, {}, {}, {}};
   std::ranges::fill(set_.letter_position, -1);
@@ -92,7 +130,8 @@ TEST_P(EvaluateTest, SetWithoutChoicesHasNoChoiceMetrics) {
   const CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
   const SetMetrics metrics = evaluate(model, layout, set_, 50);
   EXPECT_FALSE(metrics.letter_accuracy || metrics.letter_probability || metrics.text_accuracy ||
-               metrics.open_accuracy || metrics.paraphrase_probability);
+               metrics.open_accuracy || metrics.both_accuracy || metrics.paraphrase_probability);
+  EXPECT_FALSE(metrics.per_item[0].truth_ratio || metrics.per_item[0].option_probability);
   EXPECT_GT(metrics.nll, 0);
 }
 

@@ -13,6 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 LENGTHS = [9, 4, 17, 9, 2, 13, 17, 6]
 LETTERS, OPTION_LIST, OPTION_OPEN, PARAPHRASE = 3, 0, 1, 2
+MIN_K_SHARE = 0.4
+REFERENCE = "tied"  # the case that KL is taken from
 
 BASE = dict(vocab_size=67, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
             num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=64,
@@ -122,7 +124,40 @@ def scores(model, sequences):
     return result
 
 
-def evaluation(model, generator, sequences):
+def lowest_mean(values):
+    """Minus the mean of the lowest 40 %, at least of one."""
+    count = max(int(MIN_K_SHARE * len(values)), 1)
+    return -values.sort().values[:count].mean().item()
+
+
+def token_metrics(sequences, logits, reference_logits):
+    """Per sequence: extraction strength, Min-K, Min-K++ and KL, from the whole distributions."""
+    result = {name: [] for name in ("extraction_strength", "min_k", "min_k_plus_plus", "kl")}
+    for (ids, mask), own, base in zip(sequences, logits, reference_logits):
+        at = mask.nonzero()[:, 0]
+        targets = ids[at + 1]
+        log_p, log_q = (part.double()[at].log_softmax(-1) for part in (own, base))
+        hits = (own[at].argmax(-1) == targets).tolist()
+        start = next((k for k in range(len(hits)) if all(hits[k:])), len(hits))
+        result["extraction_strength"].append(1 - start / len(hits))
+        chosen = log_p[torch.arange(len(at)), targets]
+        mean = (log_p.exp() * log_p).sum(-1)
+        variance = (log_p.exp() * (log_p - mean[:, None]) ** 2).sum(-1).clamp(min=1e-6)
+        result["min_k"].append(lowest_mean(chosen))
+        result["min_k_plus_plus"].append(lowest_mean((chosen - mean) / variance.sqrt()))
+        result["kl"].append((log_q.exp() * (log_q - log_p)).sum(-1).mean().item())
+    return result
+
+
+def truth_ratios(right, wrong, paraphrases):
+    """Geometric and arithmetic truth ratio, P(right) among the options; mean log-probabilities."""
+    right, wrong = torch.tensor(right).double(), torch.tensor(wrong).double()
+    reworded = torch.tensor(paraphrases or [right]).double().exp().mean()
+    return ((wrong.mean().exp() / reworded).item(), (wrong.exp().mean() / reworded).item(),
+            (right.exp() / (right.exp() + wrong.exp().sum())).item())
+
+
+def evaluation(model, reference, generator, sequences):
     """Letters and options of the items with what evaluate must say about them."""
     vocab = model.config.vocab_size
     n = len(sequences)
@@ -133,7 +168,7 @@ def evaluation(model, generator, sequences):
     item_scores = scores(model, sequences)
     labels = [(i, choice, form) for i in range(n) if asks[i]
               for form in (OPTION_LIST, OPTION_OPEN) for choice in range(LETTERS)]
-    labels += [(i, -1, PARAPHRASE) for i in (1, 2, 2)]
+    labels += [(i, -1, PARAPHRASE) for i in (1, 2, 2, 6)]
     options = random_sequences(generator, [5 + i % 7 for i in range(len(labels))], vocab)
     means = [score[0] / score[1] for score in scores(model, options)]
 
@@ -146,6 +181,12 @@ def evaluation(model, generator, sequences):
     chosen = [item_scores[i][3][positions[i]][letters[i]] if asks[i] else None for i in range(n)]
     paraphrase = [[means[j] for j, (item, _, f) in enumerate(labels) if item == i and f == PARAPHRASE]
                   for i in range(n)]
+    opened = [{c: means[j] for j, (item, c, f) in enumerate(labels)
+               if item == i and f == OPTION_OPEN} for i in range(n)]
+    ratios = [truth_ratios(opened[i].pop(answers[i]), list(opened[i].values()), paraphrase[i])
+              if asks[i] else (-1.0, -1.0, -1.0) for i in range(n)]
+    of_tokens = token_metrics(sequences, [score[3] for score in item_scores],
+                              [score[3] for score in scores(reference, sequences)])
     double = lambda values: torch.tensor(values, dtype=torch.float64)
     return {
         **pack("options", options),
@@ -160,6 +201,10 @@ def evaluation(model, generator, sequences):
             float(int(chosen[i].argmax()) == answers[i]) if asks[i] else -1.0 for i in range(n)]),
         "expected.letter_probability": double([
             chosen[i].softmax(0)[answers[i]].item() if asks[i] else -1.0 for i in range(n)]),
+        **{f"expected.{name}": double(values) for name, values in of_tokens.items()},
+        "expected.truth_ratio": double([ratio[0] for ratio in ratios]),
+        "expected.truth_ratio_arithmetic": double([ratio[1] for ratio in ratios]),
+        "expected.option_probability": double([ratio[2] for ratio in ratios]),
         "expected.text_correct": double(correct(OPTION_LIST)),
         "expected.open_correct": double(correct(OPTION_OPEN)),
         "expected.paraphrase_probability": double([
@@ -181,7 +226,8 @@ def make_case(folder, seed, config_class, settings, stored, compute, shard):
     ids = [ids for ids, _ in sequences]
     logits, states = run(model, ids)
     replaced, _ = run(model, ids, replace=("layers.0.o_proj.output", "layers.1.down_proj.input"))
-    golden = {**pack("items", sequences), **evaluation(model, generator, sequences),
+    reference = LlamaForCausalLM.from_pretrained(folder.parent / REFERENCE).eval()
+    golden = {**pack("items", sequences), **evaluation(model, reference, generator, sequences),
               "logits": logits, "replaced_logits": replaced, **states}
     (folder / "expected").mkdir(exist_ok=True)
     save_file({name: value.contiguous() for name, value in golden.items()},

@@ -67,6 +67,7 @@ io::TokenSet GoldenCase::token_set() const {
   set.items = sequences("items");
   for (std::int64_t i = 0; i < set.items.count(); ++i)
     set.ids.push_back("item-" + std::to_string(i));
+  for (std::int64_t i = 0; i < set.items.count(); ++i) set.zlib_bytes.push_back(20 + i);
   set.answer_index = as_vector<std::int32_t>(expected("answer_index"));
   set.letter_position = as_vector<std::int64_t>(expected("letter_position"));
   set.letter_token_ids = as_vector<std::int32_t>(expected("letter_token_ids"));

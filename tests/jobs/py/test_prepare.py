@@ -1,6 +1,7 @@
 """The tokenisation stage, from the command line to tokens.h5."""
 import subprocess
 import sys
+import zlib
 
 import h5py
 import numpy as np
@@ -78,8 +79,8 @@ def test_layout(run_prepare, write_jsonl, model):
         ragged = {"token_ids": "i4", "offsets": "i8", "target_mask": "u1"}
         expected = {f"{group}/{name}": kind for group in ("items", "options")
                     for name, kind in ragged.items()}
-        expected |= {"answer_index": "i4", "letter_position": "i8", "letters/token_ids": "i4",
-                     "letters/offsets": "i8", "options/item": "i8", "options/choice": "i4",
+        expected |= {"zlib_bytes": "i8", "answer_index": "i4", "letter_position": "i8",
+                     "letters/token_ids": "i4", "letters/offsets": "i8", "options/item": "i8", "options/choice": "i4",
                      "options/form": "u1"}
         assert h5py.check_string_dtype(types.pop("ids")) == ("utf-8", len("forget:1"))
         assert types == {name: np.dtype(kind) for name, kind in expected.items()}
@@ -114,6 +115,8 @@ def test_prompt_and_answers(run_prepare, write_jsonl, tokenizer):
         assert [supervised(tokenizer, item) for item in sequences(group["items"])] == [
             " only", " word"]
         assert list(group["answer_index"]) == [-1, 0]
+        texts = [b"Question: p\nAnswer: only", b"Question: Which word?\nAnswer: word"]
+        assert list(group["zlib_bytes"]) == [len(zlib.compress(text)) for text in texts]
         assert list(group["letter_position"]) == [-1, -1]
         assert list(group["letters/offsets"]) == [0, 0, 0]
         assert [supervised(tokenizer, option) for option in sequences(group["options"])] == [

@@ -1,0 +1,158 @@
+#include "jobs/metrics_summary.hpp"
+
+#include <algorithm>
+#include <array>
+#include <functional>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "jobs/statistics.hpp"
+
+namespace mrp::jobs {
+namespace {
+
+using nlohmann::json;
+
+struct Mean {
+  const char* name;
+  const char* item;  ///< what is averaged
+  /// Whether less of it than the control has tells what was forgotten (−1: whether more does).
+  int leak_sign = 0;
+};
+constexpr std::array<Mean, 16> kMeans{{{"nll", "loss", -1},
+                                       {"answer_probability", "answer_probability", 1},
+                                       {"exact_memorization", "exact_memorization", 1},
+                                       {"extraction_strength", "extraction_strength", 1},
+                                       {"letter_accuracy", "letter_correct", 1},
+                                       {"letter_probability", "letter_probability", 1},
+                                       {"text_accuracy", "text_correct", 1},
+                                       {"both_accuracy", "both_correct", 1},
+                                       {"open_accuracy", "open_correct", 1},
+                                       {"option_probability", "option_probability", 1},
+                                       {"paraphrase_probability", "paraphrase_probability", 1},
+                                       {"truth_ratio", "truth_ratio"},
+                                       {"truth_ratio_arithmetic", "truth_ratio_arithmetic"},
+                                       {"kl", "kl"},
+                                       {"rouge_l_recall", "rouge_l_recall", 1},
+                                       {"rouge_l_f1", "rouge_l_f1", 1}}};
+constexpr std::array kTruthRatios{std::pair{"geometric", "truth_ratio"},
+                                  std::pair{"arithmetic", "truth_ratio_arithmetic"}};
+constexpr std::array kMembershipScores{"loss", "min_k", "min_k_plus_plus", "zlib"};
+
+/// Of the items that have it.
+std::vector<double> values(const json& measured, const char* item_key) {
+  std::vector<double> found;
+  for (const json& item : measured.at("items")) {
+    if (item.contains(item_key)) found.push_back(item.at(item_key));
+  }
+  return found;
+}
+
+json forget_quality(const std::map<std::string, json>& forget) {
+  json result = json::object();
+  for (const auto& [form, key] : kTruthRatios) {
+    const std::vector<double> reference = values(forget.at("control"), key);
+    if (reference.empty()) continue;
+    for (const char* side : {"base", "unlearned"}) {
+      const KolmogorovSmirnov test = kolmogorov_smirnov(values(forget.at(side), key), reference);
+      result[form][side] = {{"d", test.d},
+                            {"p_value", test.p_value},
+                            {"log10_p", test.log10_p},
+                            {"items", reference.size()}};
+    }
+  }
+  return result;
+}
+
+/// Probability, ROUGE and truth ratio of a set; sets other than retain give the probability among
+/// the options where they have options.
+void add_utility(const std::string& set, const json& measured, json& numbers) {
+  const bool among = set != "retain" && measured.contains("option_probability");
+  for (const char* metric :
+       {among ? "option_probability" : "answer_probability", "rouge_l_recall", "truth_ratio"}) {
+    if (measured.contains(metric)) numbers[set + "." + metric] = measured.at(metric);
+  }
+}
+
+json model_utility(const MetricsFile& file, const std::string& holdout) {
+  json result = json::object();
+  for (const auto& [set, sides] : file.sets) {
+    if (set == "forget" || set == holdout) continue;
+    for (const auto& [side, measured] : sides) add_utility(set, measured, result[side]["of"]);
+  }
+  for (json& side : result) {
+    std::vector<double> numbers;
+    for (const json& number : side.at("of")) numbers.push_back(number);
+    side["value"] = harmonic_mean(numbers);
+  }
+  return result;
+}
+
+json membership(const MetricsFile& file, const std::string& holdout) {
+  json result = json::object({{"holdout", holdout}});
+  for (const auto& [side, forget] : file.sets.at("forget")) {
+    const json& unseen = file.sets.at(holdout).at(side);
+    for (const char* score : kMembershipScores) {
+      result[side][score] = area_under_curve(values(unseen, score), values(forget, score));
+    }
+  }
+  return result;
+}
+
+json leaks(const json& unlearned, const json& control) {
+  json found = json::array();
+  for (const Mean& metric : kMeans) {
+    std::vector<double> difference = values(unlearned, metric.item);
+    if (metric.leak_sign == 0 || difference.empty()) continue;
+    const std::vector<double> reference = values(control, metric.item);
+    std::ranges::transform(difference, reference, difference.begin(), std::minus());
+    const Interval interval = bootstrap_interval(difference);
+    if (metric.leak_sign > 0 ? interval.high >= 0 : interval.low <= 0) continue;
+    found.push_back({{"metric", metric.name},
+                     {"unlearned", unlearned.at(metric.name)},
+                     {"control", control.at(metric.name)},
+                     {"difference", mean(difference)},
+                     {"interval", {interval.low, interval.high}}});
+  }
+  return found;
+}
+
+}  // namespace
+
+void summarise(json& measured, bool is_forget) {
+  json& intervals = measured["intervals"] = json::object();
+  for (const Mean& metric : kMeans) {
+    std::vector<double> of_items = values(measured, metric.item);
+    if (of_items.empty()) continue;
+    if (std::string_view(metric.item).starts_with("truth_ratio")) {
+      for (double& ratio : of_items) {
+        ratio = is_forget ? std::min(ratio, 1 / ratio) : std::max(0.0, 1 - ratio);
+      }
+    }
+    const Interval interval = bootstrap_interval(of_items);
+    measured[metric.name] = mean(of_items);
+    intervals[metric.name] = {interval.low, interval.high};
+  }
+  const std::size_t ratios = values(measured, "truth_ratio").size();
+  if (ratios == 0) return;
+  std::size_t reworded = 0;
+  for (const json& item : measured.at("items")) {
+    if (item.contains("truth_ratio") && item.contains("paraphrase_probability")) ++reworded;
+  }
+  measured["truth_ratio_against"] = {{"paraphrase", reworded}, {"answer", ratios - reworded}};
+}
+
+json compare(const MetricsFile& file, const std::string& holdout) {
+  json result = json::object({{"model_utility", model_utility(file, holdout)}});
+  if (!holdout.empty()) result["membership"] = membership(file, holdout);
+  const auto& forget = file.sets.at("forget");
+  if (!forget.contains("control")) return result;
+  if (json quality = forget_quality(forget); !quality.empty()) {
+    result["forget_quality"] = std::move(quality);
+  }
+  result["leaks"] = leaks(forget.at("unlearned"), forget.at("control"));
+  return result;
+}
+
+}  // namespace mrp::jobs
