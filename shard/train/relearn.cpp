@@ -135,7 +135,6 @@ std::vector<std::pair<std::int64_t, SetMetrics>> attack(CausalLM& model,
   std::vector<std::pair<std::int64_t, SetMetrics>> curve;
   const auto score = [&](std::int64_t step) {
     curve.emplace_back(step, evaluate(model, layout, hidden, options.batch_tokens));
-    curve.back().second.per_item.clear();
   };
   if (!trains(options.attacker)) {
     const bool four = options.attacker == Attacker::int4;

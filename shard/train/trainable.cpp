@@ -193,7 +193,20 @@ void Trainable::finish_gradients() {
   for (Weight& weight : weights_) {
     if (!weight.gradient.defined()) continue;
     const torch::AutoGradMode grad(true);
-    evaluate(weight).backward(weight.gradient);
+    const torch::Tensor value = evaluate(weight);
+    // A partial gradient is summed over all ranks: of rows that ranks share, each adds its share.
+    torch::Tensor share = weight.gradient;
+    if (const TensorCollectives* sharers = weight.parameter.sharers) {
+      share = share.clone();
+      const dist::Range rows = weight.parameter.shared_rows;
+      share.narrow(0, rows.begin, rows.size()).div_(sharers->size());
+    }
+    for (const std::size_t i : weight.leaves) {
+      Leaf& leaf = leaves_[i];
+      const auto gradient = torch::autograd::grad(
+          {value}, {leaf.value}, {leaf.partial ? share : weight.gradient}, /*retain_graph=*/true);
+      leaf.value.mutable_grad() += gradient[0];
+    }
     weight.gradient = torch::Tensor();
   }
   for (Leaf& leaf : leaves_) {

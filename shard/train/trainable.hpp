@@ -72,7 +72,7 @@ class Trainable {
   /// fp32 sums.
   void collect();
   /// Collective over the tensor ranks. Adds the gradients that follow from those sums to the leaves,
-  /// and clears the sums: once a step, after all `collect`.
+  /// whose grad() must be defined, and clears the sums: once a step, after all `collect`.
   void finish_gradients();
 
   /// The weights that `apply` put into the model, fit to be moved by a simulated attack.

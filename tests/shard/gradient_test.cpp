@@ -40,6 +40,10 @@ torch::Tensor objective(const CausalLM& model, const std::vector<Example>& examp
          kl_divergence(model, own, pass.logits).sum();
 }
 
+void zero_gradients(Trainable& trainable) {
+  for (Leaf& leaf : trainable.leaves()) leaf.value.mutable_grad() = torch::zeros_like(leaf.value);
+}
+
 class GradientTest : public testing::TestWithParam<const char*> {
  protected:
   dist::Communicator world_ = dist::Communicator::world();
@@ -63,6 +67,7 @@ TEST_P(GradientTest, TensorParallelEqualsOneRank) {
     options.everything = true;
     Trainable of_split(split, options), of_whole(whole, options);
     for (Trainable* trainable : {&of_split, &of_whole}) {
+      zero_gradients(*trainable);
       trainable->apply();
       objective(trainable->model(), examples, reference).backward();
       trainable->collect();
@@ -123,6 +128,7 @@ TEST_P(GradientTest, EveryFormMatchesDifferences) {
       const torch::NoGradGuard no_grad;
       return objective(model, examples, reference).item<double>();
     };
+    zero_gradients(trainable);
     trainable.apply();
     objective(model, examples, reference).backward();
     trainable.collect();
@@ -131,9 +137,18 @@ TEST_P(GradientTest, EveryFormMatchesDifferences) {
     constexpr double kStep = 2e-3;
     double slope = 0;
     std::vector<torch::Tensor> directions;
+    std::vector<dist::Range> shared_rows;
+    trainable.visit_changes([&](const Parameter& parameter, const torch::Tensor&) {
+      if (form == TrainForm::lora) shared_rows.push_back({});
+      const bool by_rows = form != TrainForm::projections && parameter.sharers != nullptr;
+      shared_rows.push_back(by_rows ? parameter.shared_rows : dist::Range{});
+    });
     for (Leaf& leaf : trainable.leaves()) {
       torch::manual_seed(leaf.replicated ? std::uint64_t{11} : static_cast<std::uint64_t>(100 + world_.rank()));
       directions.push_back(torch::randn(leaf.value.sizes()) * 0.3);
+      // Rows that ranks share must move alike: here, not at all.
+      const dist::Range shared = shared_rows[directions.size() - 1];
+      directions.back().narrow(0, shared.begin, shared.size()).zero_();
       const double own = (directions.back() * leaf.value.grad()).sum().item<double>();
       slope += leaf.replicated ? own / world_.size() : own;
     }
