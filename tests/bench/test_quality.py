@@ -31,7 +31,8 @@ refine, work = job.get("refine", {{}}), pathlib.Path(job["work"])
 pathlib.Path(job["output"]).mkdir(exist_ok=True)
 work.mkdir(exist_ok=True)
 with open(pathlib.Path(file).parents[5] / "calls", "a") as calls:
-    print(command, job["model"].split("/")[-1], refine.get("learning_rate"), file=calls)
+    print(command, job["model"].split("/")[-1], refine.get("learning_rate"),
+          (work / "relearn.json").exists(), file=calls)
 if refine.get("forget_loss") == "rmu":
     sys.exit("mrp: step 3\\nmrp: error: loss is not finite, refine step 3, lower the rate\\nbye")
 rate = refine.get("learning_rate", 2e-4)
@@ -45,7 +46,8 @@ sets["forget"] = (1.0, forgot, 0.4)
 (work / "metrics.json").write_text(json.dumps({{"sets": {{
     name: dict(zip(("base", "unlearned", "control"), map(measured, values)))
     for name, values in sets.items()}}}}))
-(work / "relearn.json").write_text(json.dumps({{"runs": [
+if command == "relearn":
+  (work / "relearn.json").write_text(json.dumps({{"runs": [
     {{"model": model, "attacker": "all_weights", "seed": 0, "direction": 0, "learning_rate": 1,
      "curve": [{{"step": step, "answer_probability": value + step / 100}} for step in (0, 10)]}}
     for model, value in (("base", 0.9), ("unlearned", 0.3), ("control", 0.2))]}}))
@@ -202,6 +204,12 @@ def test_a_grid_reports_what_forgets_best_and_keeps_the_retain_set(compare, stan
     assert [call[0] for call in calls] == ["run"] * 3 + ["relearn"] and calls[3][2] == "0.0002"
     assert compare("--methods", "npo", "--seeds", "3") == (0, lines)
     assert len(stand_in()) == 4  # what is there is reused
+
+
+def test_attacks_on_the_same_models_are_taken_over(compare, stand_in):
+    assert compare("--methods", "fast,paper", "--seeds", "0,1")[0] == 0
+    relearned = [line.split()[-1] for line in stand_in() if line.startswith("relearn")]
+    assert relearned == ["False", "True", "False", "True"]
 
 
 def test_a_method_that_fails_is_named_and_the_others_go_on(compare, stand_in, capsys):

@@ -1,7 +1,7 @@
 """The methods that are compared: keys of the job file, and a grid where a method has no default."""
 from dataclasses import dataclass
 
-FAST = {}  # the closed form only
+FAST = {"preset": "fast"}
 LEARNING_RATES = (5e-5, 2e-4, 8e-4)  # the grid of every baseline
 
 
@@ -21,7 +21,7 @@ def reliable(**refine):
 
 def baseline(forget_loss, **refine):
     """A method of the field, through the same trainer: all weights, nothing that protects."""
-    plain = {"train": "weights", "samples": 0, "tamper_resistance": 0,
+    plain = {"train": "weights", "steps": 100, "samples": 0, "tamper_resistance": 0,
              "retain_loss": "cross_entropy"}
     return Method({"preset": "reliable",
                    "refine": plain | {"forget_loss": forget_loss} | refine}, LEARNING_RATES)
@@ -31,9 +31,10 @@ METHODS = {
     "reliable": reliable(),
     "reliable_no_tamper": reliable(tamper_resistance=0),
     "reliable_no_samples": reliable(samples=0),
-    "projections": reliable(train="projections"),
+    "projections": Method({"preset": "reliable", "project": True,
+                           "refine": {"train": "projections"}}),
     "lora": reliable(train="lora"),
-    "weights": reliable(train="weights"),
+    "weights": reliable(train="weights", learning_rate=1e-3),
     "fast": Method(FAST),
     "paper": Method({"preset": "paper"}),
     "ga": baseline("gradient_ascent", retain_weight=0),
@@ -42,7 +43,7 @@ METHODS = {
     "simnpo": baseline("simnpo"),
     "rmu": baseline("rmu"),
     # Masked by the signs of both gradients; the attacked copies are its meta-learning.
-    "mudman": baseline("gradient_ascent", agree_signs=True, tamper_resistance=1),
+    "mudman": baseline("gradient_ascent", agree_signs=True, tamper_resistance=2),
     # No method: the control that was trained on the questions too, before anything is done to it.
     "control_questions": Method(FAST, model="control_questions", side="base"),
 }

@@ -7,6 +7,7 @@ data, method, seed, quantity, value, base, control, seconds (of the job, without
 """
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -102,6 +103,7 @@ def compare_on(data, options, progress, report):
 def main():
     """Compare, then print the tables."""
     options = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and mrp ends with us
     sets = [load(name) for name in ([options.data] if options.data else default_names())]
     progress = Progress(len(sets) * len(options.seeds) * number_of_runs(options.methods, options))
     with open(options.json or os.devnull, "w", encoding="utf-8") as file:

@@ -22,6 +22,7 @@ class Comparison:
         self.data, self.models, self.seed = data, folder, seed
         self.relearn, self.continual, self.progress = options.relearn, options.continual, progress
         self.remarks = {}  # method → what its row does not say
+        self.attacks = None  # the last relearn.json; base and control are the same for all methods
         self.name = f"{data.name}-seed{seed}"
         self.runs = folder / "runs" / program_hash() / self.name
         seen, unseen = data.split(seed)
@@ -50,7 +51,9 @@ class Comparison:
         yield finish(compare(of_sets, trial.results("run")), method, trial.seconds())
         if self.relearn:
             self.progress.next(f"{self.name}, {name}: attacks")
-            yield finish(compare(of_attacks, trial.results("relearn")), method, trial.seconds())
+            attacks = trial.results("relearn", self.attacks)
+            self.attacks = trial.folder / "relearn.json"
+            yield finish(compare(of_attacks, attacks), method, trial.seconds())
         trial.discard_checkpoint()
         if self.continual and method.side == SIDES["value"]:
             yield self.run_requests(name, method, rate)

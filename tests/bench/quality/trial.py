@@ -26,12 +26,17 @@ class Trial:
         folder.mkdir(parents=True, exist_ok=True)
         self.file.write_text(text, "utf-8")
 
-    def results(self, command):
-        """What `mrp run` or `mrp relearn` measured: the sets, or the runs of the attacks."""
+    def results(self, command, known=None):
+        """What `mrp run` or `mrp relearn` measured: metrics.json or relearn.json.
+
+        `known` is a relearn.json of which mrp takes over attacks on the same models.
+        """
         file = RESULTS[command]
         if not (self.folder / file).exists():
             if command == "relearn" and not self.output.exists():
                 self.execute("run")
+            if known and not (self.work / file).exists():
+                shutil.copyfile(known, self.work / file)
             self.execute(command)
             for name in (file, "manifest.json"):
                 shutil.copyfile(self.work / name, self.folder / name)
