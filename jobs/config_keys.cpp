@@ -279,6 +279,10 @@ std::vector<Key> make_keys() {
            {{"target", shard::Positions::target}, {"all", shard::Positions::all}},
            "token positions whose states count: those that predict the answer, or all")});
   add(subspace_keys());
+  add({integer("refine.samples", MRP_FIELD(refine.samples), 0, kMillion,
+               "texts drawn from the base model, which stand for what no set lists"),
+       integer("refine.sample_tokens", MRP_FIELD(refine.sample_tokens), 1, kMillion,
+               "upper limit of the tokens of such a text")});
   add({choice<shard::Rounding>("merge.rounding", MRP_FIELD(merge.rounding),
                                {{"error_feedback", shard::Rounding::error_feedback},
                                 {"nearest", shard::Rounding::nearest}},

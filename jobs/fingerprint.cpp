@@ -16,8 +16,8 @@ namespace {
 using nlohmann::json;
 
 /// To be raised when a stage computes something else from the same input.
-constexpr std::array<std::pair<std::string_view, int>, 5> kRevisions{
-    {{"prepare", 1}, {"capture", 1}, {"solve", 1}, {"merge", 1}, {"evaluate", 1}}};
+constexpr std::array<std::pair<std::string_view, int>, 6> kRevisions{
+    {{"prepare", 1}, {"capture", 1}, {"solve", 1}, {"sample", 1}, {"merge", 1}, {"evaluate", 1}}};
 
 std::string stage_fingerprint(const std::string& stage, const json& settings, const json& inputs) {
   const auto revision = std::find_if(kRevisions.begin(), kRevisions.end(),
@@ -81,6 +81,11 @@ Fingerprints expected_fingerprints(const JobConfig& config) {
       stage_fingerprint("capture", pick({"sites", "compute"}),
                         json::array({result["base"], result["set.forget"], result["set.retain"]}));
   result["solve"] = stage_fingerprint("solve", pick({"subspace", "seed"}), result["capture"]);
+  json sampling = pick({"seed", "compute"});
+  for (const char* key : {"samples", "sample_tokens"}) sampling[key] = all.at("refine").at(key);
+  result["sample"] =
+      stage_fingerprint("sample", sampling,
+                        json::array({result["base"], result["set.forget"], result["set.retain"]}));
   result["merge"] =
       stage_fingerprint("merge", pick({"merge"}), json::array({result["base"], result["solve"]}));
   result["evaluate"] = stage_fingerprint("evaluate", pick({"compute"}),

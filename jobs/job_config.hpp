@@ -45,6 +45,11 @@ struct JobConfig {
 
   solver::SubspaceOptions subspace;
 
+  struct Refine {
+    std::int64_t samples = 2500;
+    std::int64_t sample_tokens = 128;
+  } refine;
+
   struct Merge {
     shard::Rounding rounding = shard::Rounding::error_feedback;
   } merge;

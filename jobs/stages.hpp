@@ -11,6 +11,8 @@ void prepare(Job& job);
 void capture(Job& job);
 /// states.h5 → subspaces.h5.
 void solve(Job& job);
+/// The checkpoint and tokens.h5 → samples.h5.
+void sample(Job& job);
 /// The checkpoint and subspaces.h5 → the unlearned checkpoint.
 void merge(Job& job);
 /// Both checkpoints and tokens.h5 → metrics.json.

@@ -52,7 +52,8 @@ Attention::Attention(const WeightReader& weights, const Architecture& architectu
          config.heads * config.head_dim, times(slice_.heads, config.head_dim),
          architecture.o_bias(config), collectives) {}
 
-torch::Tensor Attention::mix(const torch::Tensor& x, const RotaryTable& rotary) const {
+torch::Tensor Attention::mix(const torch::Tensor& x, const RotaryTable& rotary, KvCache* cache,
+                             std::int64_t layer) const {
   const std::int64_t heads = slice_.heads.size();
   const std::int64_t kv_heads = slice_.kv_heads.size();
   // [batch × length × (heads + 2 kv heads) × head_dim], then heads before positions.
@@ -61,10 +62,14 @@ torch::Tensor Attention::mix(const torch::Tensor& x, const RotaryTable& rotary) 
   const torch::Tensor query = rotary.rotate(qkv.narrow(1, 0, heads));
   const torch::Tensor key = rotary.rotate(qkv.narrow(1, heads, kv_heads));
   const torch::Tensor value = qkv.narrow(1, heads + kv_heads, kv_heads);
-  const torch::Tensor mixed = torch::scaled_dot_product_attention(
-      query, repeat_heads(key, heads / kv_heads), repeat_heads(value, heads / kv_heads),
-      /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true,
-      /*scale=*/1.0 / std::sqrt(static_cast<double>(head_dim_)));
+  const auto head_dim = static_cast<double>(head_dim_);
+  const torch::Tensor mixed = cache != nullptr ? cache->attend(layer, query, key, value)
+                                               : torch::scaled_dot_product_attention(
+                                                     query, repeat_heads(key, heads / kv_heads),
+                                                     repeat_heads(value, heads / kv_heads),
+                                                     /*attn_mask=*/{}, /*dropout_p=*/0.0,
+                                                     /*is_causal=*/true,
+                                                     /*scale=*/1.0 / std::sqrt(head_dim));
   return mixed.transpose(1, 2).flatten(2);
 }
 
