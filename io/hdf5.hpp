@@ -109,10 +109,13 @@ Hdf5Handle create_group(hid_t parent, const std::string& name);
 
 /// Whether `type` is a text that is stored in place.
 bool is_fixed_text(hid_t type);
+/// UTF-8 of that many bytes, the rest null.
+Hdf5Handle fixed_text_type(std::size_t bytes);
 /// Texts are written as UTF-8.
 void write_attribute(hid_t object, const std::string& name, const std::string& value);
 void write_attribute(hid_t object, const std::string& name, std::int64_t value);
 void write_attribute(hid_t object, const std::string& name, double value);
+bool has_attribute(hid_t object, const std::string& name);
 /// Texts of fixed length, integers and reals of any width.
 /// @throws InputError when missing or of another type.
 std::string read_text_attribute(hid_t object, const std::string& name);

@@ -168,6 +168,24 @@ std::vector<std::string> read_texts(hid_t parent, const std::string& name) {
   return texts;
 }
 
+namespace {
+
+/// Contiguous.
+void write_dataset(hid_t parent, const std::string& name, const std::vector<hsize_t>& lengths,
+                   hid_t type, const void* data) {
+  const auto space = MRP_HDF5_HANDLE(
+      H5Screate_simple(static_cast<int>(lengths.size()), lengths.data(), nullptr), H5Sclose);
+  const auto properties = MRP_HDF5_HANDLE(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  MRP_HDF5(H5Pset_obj_track_times(properties.get(), false));
+  const auto dataset = MRP_HDF5_HANDLE(H5Dcreate2(parent, name.c_str(), type, space.get(),
+                                                  H5P_DEFAULT, properties.get(), H5P_DEFAULT),
+                                       H5Dclose);
+  const bool empty = std::find(lengths.begin(), lengths.end(), 0U) != lengths.end();
+  if (!empty) MRP_HDF5(H5Dwrite(dataset.get(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data));
+}
+
+}  // namespace
+
 template <class T>
 void write_array(hid_t parent, const std::string& name, std::span<const std::int64_t> shape,
                  std::span<const T> data) {
@@ -178,17 +196,15 @@ void write_array(hid_t parent, const std::string& name, std::span<const std::int
     count *= static_cast<std::size_t>(length);
   }
   MRP_EXPECT(count == data.size(), name);
-  const auto space = MRP_HDF5_HANDLE(
-      H5Screate_simple(static_cast<int>(shape.size()), lengths.data(), nullptr), H5Sclose);
-  const auto properties = MRP_HDF5_HANDLE(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
-  MRP_HDF5(H5Pset_obj_track_times(properties.get(), false));
-  const auto dataset =
-      MRP_HDF5_HANDLE(H5Dcreate2(parent, name.c_str(), stored_type<T>(), space.get(), H5P_DEFAULT,
-                                 properties.get(), H5P_DEFAULT),
-                      H5Dclose);
-  if (count > 0) {
-    MRP_HDF5(H5Dwrite(dataset.get(), stored_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, data.data()));
-  }
+  write_dataset(parent, name, lengths, stored_type<T>(), data.data());
+}
+
+void write_texts(hid_t parent, const std::string& name, const std::vector<std::string>& texts) {
+  std::size_t longest = 1;
+  for (const std::string& text : texts) longest = std::max(longest, text.size());
+  std::string raw;
+  for (const std::string& text : texts) raw.append(text).append(longest - text.size(), '\0');
+  write_dataset(parent, name, {texts.size()}, fixed_text_type(longest).get(), raw.data());
 }
 
 #define MRP_INSTANTIATE(T)                                                               \

@@ -37,4 +37,7 @@ template <class T>
 void write_array(hid_t parent, const std::string& name, std::span<const std::int64_t> shape,
                  std::span<const T> data);
 
+/// The same for texts, each as long as the longest.
+void write_texts(hid_t parent, const std::string& name, const std::vector<std::string>& texts);
+
 }  // namespace mrp::io

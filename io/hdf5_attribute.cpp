@@ -31,9 +31,7 @@ struct OpenAttribute {
 /// One value of class `wanted`. `kind` names it for the message.
 OpenAttribute open_attribute(hid_t object, const std::string& name, H5T_class_t wanted,
                              const char* kind) {
-  const htri_t found = H5Aexists(object, name.c_str());
-  check_hdf5(found, "H5Aexists");
-  if (found == 0) {
+  if (!has_attribute(object, name)) {
     throw InputError(fmt::format("{}: attribute \"{}\" is missing; make the file again",
                                  object_name(object), name));
   }
@@ -49,16 +47,27 @@ OpenAttribute open_attribute(hid_t object, const std::string& name, H5T_class_t 
 
 }  // namespace
 
+bool has_attribute(hid_t object, const std::string& name) {
+  const htri_t found = H5Aexists(object, name.c_str());
+  check_hdf5(found, "H5Aexists");
+  return found > 0;
+}
+
 bool is_fixed_text(hid_t type) {
   return H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0;
 }
 
-void write_attribute(hid_t object, const std::string& name, const std::string& value) {
-  const auto type = MRP_HDF5_HANDLE(H5Tcopy(H5T_C_S1), H5Tclose);
+Hdf5Handle fixed_text_type(std::size_t bytes) {
+  auto type = MRP_HDF5_HANDLE(H5Tcopy(H5T_C_S1), H5Tclose);
   // HDF5 has no strings of length zero: an empty text is one null byte.
-  MRP_HDF5(H5Tset_size(type.get(), std::max<std::size_t>(value.size(), 1)));
+  MRP_HDF5(H5Tset_size(type.get(), std::max<std::size_t>(bytes, 1)));
   MRP_HDF5(H5Tset_strpad(type.get(), H5T_STR_NULLPAD));
   MRP_HDF5(H5Tset_cset(type.get(), H5T_CSET_UTF8));
+  return type;
+}
+
+void write_attribute(hid_t object, const std::string& name, const std::string& value) {
+  const auto type = fixed_text_type(value.size());
   write(object, name, type.get(), value.c_str());
 }
 

@@ -4,9 +4,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
+#include <system_error>
 #include <utility>
 
 #include "dist/error.hpp"
+#include "io/file.hpp"
 #include "io/hdf5_array.hpp"
 
 namespace mrp::io {
@@ -15,6 +18,8 @@ using dist::InputError;
 
 namespace {
 
+constexpr const char* format_name = "mrp.tokens";
+constexpr std::int64_t format_version = 1;
 constexpr const char* advice = "; run prepare again";
 
 /// Throws an error about `group` unless `condition` holds; the text is only made when it does not.
@@ -113,6 +118,13 @@ TokenSet read_set(hid_t file, const std::string& name, std::int64_t vocab_size) 
   set.source = read_text_attribute(group.get(), "source");
   set.dropped_too_long = read_int_attribute(group.get(), "dropped_too_long");
   require(set.dropped_too_long >= 0, group.get(), "dropped_too_long is negative");
+  if (has_attribute(group.get(), "drawn")) {
+    set.sampling = {read_int_attribute(group.get(), "drawn"),
+                    read_int_attribute(group.get(), "dropped"),
+                    read_text_attribute(group.get(), "rule")};
+    require(set.sampling->dropped >= 0 && set.sampling->dropped <= set.sampling->drawn, group.get(),
+            "{} of {} samples were dropped", set.sampling->dropped, set.sampling->drawn);
+  }
   set.items = read_sequences(open_group(group.get(), "items").get(), vocab_size);
   const std::int64_t count = set.items.count();
   require(count > 0, group.get(), "the set holds no items");
@@ -136,6 +148,45 @@ TokenSet read_set(hid_t file, const std::string& name, std::int64_t vocab_size) 
 }
 
 template <class T>
+void write_vector(hid_t group, const std::string& name, const std::vector<T>& values) {
+  write_array<T>(group, name, std::array{static_cast<std::int64_t>(values.size())}, values);
+}
+
+void write_sequences(hid_t group, const Sequences& sequences) {
+  write_vector(group, "token_ids", sequences.token_ids);
+  write_vector(group, "offsets", sequences.offsets);
+  write_vector(group, "target_mask", sequences.target_mask);
+}
+
+void write_options(hid_t group, const Options& options) {
+  write_sequences(group, options.sequences);
+  write_vector(group, "item", options.item);
+  write_vector(group, "choice", options.choice);
+  std::vector<std::uint8_t> forms;
+  for (const OptionForm form : options.form) forms.push_back(static_cast<std::uint8_t>(form));
+  write_vector(group, "form", forms);
+}
+
+void write_set(hid_t file, const TokenSet& set) {
+  const auto group = create_group(file, set.name);
+  write_attribute(group.get(), "source", set.source);
+  write_attribute(group.get(), "dropped_too_long", set.dropped_too_long);
+  if (set.sampling) {
+    write_attribute(group.get(), "drawn", set.sampling->drawn);
+    write_attribute(group.get(), "dropped", set.sampling->dropped);
+    write_attribute(group.get(), "rule", set.sampling->rule);
+  }
+  write_sequences(create_group(group.get(), "items").get(), set.items);
+  write_texts(group.get(), "ids", set.ids);
+  write_vector(group.get(), "answer_index", set.answer_index);
+  write_vector(group.get(), "letter_position", set.letter_position);
+  const auto letters = create_group(group.get(), "letters");
+  write_vector(letters.get(), "token_ids", set.letter_token_ids);
+  write_vector(letters.get(), "offsets", set.letter_offsets);
+  write_options(create_group(group.get(), "options").get(), set.options);
+}
+
+template <class T>
 std::span<const T> part(const std::vector<T>& values, const Sequences& sequences, std::int64_t i) {
   MRP_EXPECT(i >= 0 && i < sequences.count());
   return std::span(values).subspan(static_cast<std::size_t>(sequences.offsets[std::size_t(i)]),
@@ -155,7 +206,7 @@ std::span<const std::uint8_t> Sequences::mask(std::int64_t i) const {
 TokenDataset TokenDataset::read(const std::filesystem::path& path) {
   const auto file = open_hdf5(path);
   return as_input(path, [&] {
-    check_format(file.get(), "mrp.tokens", 1);
+    check_format(file.get(), format_name, format_version);
     TokenDataset dataset;
     dataset.fingerprint = read_text_attribute(file.get(), "fingerprint");
     dataset.tokenizer_sha256 = read_text_attribute(file.get(), "tokenizer_sha256");
@@ -168,6 +219,25 @@ TokenDataset TokenDataset::read(const std::filesystem::path& path) {
     require(!dataset.sets.empty(), file.get(), "no sets");
     return dataset;
   });
+}
+
+void TokenDataset::write(const std::filesystem::path& path) const {
+  const auto partial = partial_path(path);
+  try {
+    as_output(path, [&] {
+      auto file = create_hdf5(partial);
+      write_format(file.get(), format_name, format_version, fingerprint);
+      write_attribute(file.get(), "tokenizer_sha256", tokenizer_sha256);
+      write_attribute(file.get(), "vocab_size", vocab_size);
+      for (const auto& [name, set] : sets) write_set(file.get(), set);
+      file.close();
+    });
+    publish(path);
+  } catch (...) {
+    std::error_code ignored;
+    std::filesystem::remove(partial, ignored);
+    throw;
+  }
 }
 
 const TokenSet& TokenDataset::set(const std::string& name) const {

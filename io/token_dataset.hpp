@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,6 +25,7 @@ struct Sequences {
   }
   std::span<const std::int32_t> tokens(std::int64_t i) const;
   std::span<const std::uint8_t> mask(std::int64_t i) const;
+  bool operator==(const Sequences&) const = default;
 };
 
 /// How an option sequence was formed from its item.
@@ -35,6 +37,15 @@ struct Options {
   std::vector<std::int64_t> item;    ///< [m]
   std::vector<std::int32_t> choice;  ///< [m], −1 for a paraphrase
   std::vector<OptionForm> form;      ///< [m]
+  bool operator==(const Options&) const = default;
+};
+
+/// How a set came about that a model has written.
+struct Sampling {
+  std::int64_t drawn = 0;
+  std::int64_t dropped = 0;  ///< of those
+  std::string rule;          ///< by which they were dropped
+  bool operator==(const Sampling&) const = default;
 };
 
 struct TokenSet {
@@ -50,6 +61,8 @@ struct TokenSet {
   std::vector<std::int64_t> letter_offsets;    ///< [n + 1]
   Options options;
   std::int64_t dropped_too_long = 0;
+  std::optional<Sampling> sampling;
+  bool operator==(const TokenSet&) const = default;
 };
 
 struct TokenDataset {
@@ -57,10 +70,14 @@ struct TokenDataset {
   std::string tokenizer_sha256;
   std::int64_t vocab_size = 0;
   std::map<std::string, TokenSet> sets;
+  bool operator==(const TokenDataset&) const = default;
 
   /// Reads and checks everything (offsets monotone, masks of the right length, ids within the
   /// vocabulary, indices in range). Not collective. @throws InputError.
   static TokenDataset read(const std::filesystem::path& path);
+  /// Writes what `read` reads, through a temporary file. Not collective. @pre Everything is as read
+  /// checks it. @throws ResourceError.
+  void write(const std::filesystem::path& path) const;
   /// @throws InputError listing the sets that exist.
   const TokenSet& set(const std::string& name) const;
 };
@@ -68,8 +85,8 @@ struct TokenDataset {
 /// The fingerprint attribute of any of our HDF5 files, or "" if there is no such file or attribute.
 std::string read_fingerprint(const std::filesystem::path& path);
 
-/// The format attribute of an HDF5 file: "mrp.tokens", "mrp.states", ... @throws InputError: no HDF5
-/// file or without the attribute.
+/// The format attribute of an HDF5 file: "mrp.tokens", "mrp.states", ... @throws InputError: no
+/// HDF5 file or without the attribute.
 std::string read_format(const std::filesystem::path& path);
 
 }  // namespace mrp::io

@@ -91,8 +91,14 @@ Fingerprints expected_fingerprints(const JobConfig& config) {
     edits.push_back(result["solve"]);
   }
   if (config.refine.train != JobConfig::Train::none) {
-    result["refine"] =
-        stage_fingerprint("refine", pick({"refine", "seed", "compute"}), json::array({fitted_on, edits}));
+    json trained_on = json::array({fitted_on, edits});
+    if (config.refine.samples > 0) {
+      json sampling = pick({"seed", "compute"});
+      for (const char* key : {"samples", "sample_tokens"}) sampling[key] = all.at("refine").at(key);
+      result["sample"] = stage_fingerprint("sample", sampling, fitted_on);
+      trained_on.push_back(result["sample"]);
+    }
+    result["refine"] = stage_fingerprint("refine", pick({"refine", "seed", "compute"}), trained_on);
     edits.push_back(result["refine"]);
   }
   result["merge"] = stage_fingerprint("merge", pick({"merge"}), edits);

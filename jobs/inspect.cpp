@@ -79,6 +79,10 @@ std::string tokens_text(const fs::path& path) {
     text += fmt::format("{:<20}{:>8}{:>10}{:>10}{:>10}{:>10}  {}\n", name, set.items.count(),
                         set.items.token_ids.size(), std::count(mask.begin(), mask.end(), 1),
                         set.options.sequences.count(), set.dropped_too_long, set.source);
+    if (set.sampling) {
+      text += fmt::format("  {} drawn, {} dropped: {}\n", set.sampling->drawn,
+                          set.sampling->dropped, set.sampling->rule);
+    }
   }
   return text;
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <fstream>
+#include <optional>
 
 #include "dist/agree.hpp"
 #include "dist/error.hpp"
@@ -104,6 +105,10 @@ void refine(Job& job) {
   shard::CausalLM model(checkpoint, config, layout, model_options(job));
   const io::TokenSet& forget = tokens.set("forget");
   const io::TokenSet& retain = tokens.set("retain");
+  const auto samples = dist::agree(world, [&] {
+    return has_stage(job, "sample") ? std::optional(io::TokenDataset::read(job.work.samples()))
+                                    : std::nullopt;
+  });
   shard::Trainable trainable(model, trainable_options(job, model, layout, retain));
   const shard::RefineOptions options = refine_options(job);
   dist::log::info(fmt::format("refine: {} numbers are trained on this rank, {} steps",
@@ -111,7 +116,8 @@ void refine(Job& job) {
   StepLog log(job, options.steps);
   {
     const dist::Timers::Scope scope(job.timers, "train");
-    shard::refine(trainable, layout, forget, retain, nullptr, options,
+    shard::refine(trainable, layout, forget, retain, samples ? &samples->set("samples") : nullptr,
+                  options,
                   [&](const shard::RefineStep& step) { log.add(step); });
   }
   const dist::Timers::Scope scope(job.timers, "write");

@@ -11,7 +11,9 @@ void prepare(Job& job);
 void capture(Job& job);
 /// states.h5 → subspaces.h5.
 void solve(Job& job);
-/// The checkpoint and tokens.h5 → deltas.h5.
+/// The checkpoint and tokens.h5 → samples.h5.
+void sample(Job& job);
+/// The checkpoint and tokens.h5 and samples.h5 → deltas.h5.
 void refine(Job& job);
 /// The checkpoint, subspaces.h5 and deltas.h5 → the unlearned checkpoint.
 void merge(Job& job);

@@ -16,6 +16,7 @@ class Workspace {
   std::filesystem::path tokens() const { return directory_ / "tokens.h5"; }
   std::filesystem::path states() const { return directory_ / "states.h5"; }
   std::filesystem::path subspaces() const { return directory_ / "subspaces.h5"; }
+  std::filesystem::path samples() const { return directory_ / "samples.h5"; }
   std::filesystem::path deltas() const { return directory_ / "deltas.h5"; }
   std::filesystem::path steps() const { return directory_ / "refine.jsonl"; }
   std::filesystem::path metrics() const { return directory_ / "metrics.json"; }

@@ -30,19 +30,27 @@ std::span<const std::int64_t> BatchPlan::members(dist::Range batch) const {
 
 BatchPlan plan_batches(const io::Sequences& sequences, std::vector<std::int64_t> chosen,
                        int data_ranks, std::int64_t batch_tokens) {
-  MRP_EXPECT(batch_tokens > 0);
-  std::ranges::sort(chosen, {},
-                    [&](std::int64_t index) { return std::tuple(sequences.length(index), index); });
   std::vector<std::int64_t> lengths;
-  for (const std::int64_t index : chosen) lengths.push_back(sequences.length(index));
+  for (std::int64_t i = 0; i < sequences.count(); ++i) lengths.push_back(sequences.length(i));
+  return plan_batches(lengths, std::move(chosen), data_ranks, batch_tokens);
+}
+
+BatchPlan plan_batches(std::span<const std::int64_t> lengths, std::vector<std::int64_t> chosen,
+                       int data_ranks, std::int64_t batch_tokens) {
+  MRP_EXPECT(batch_tokens > 0);
+  const auto length = [&](std::int64_t index) { return lengths[static_cast<std::size_t>(index)]; };
+  std::ranges::sort(chosen, {},
+                    [&](std::int64_t index) { return std::tuple(length(index), index); });
+  std::vector<std::int64_t> ascending;
+  for (const std::int64_t index : chosen) ascending.push_back(length(index));
   BatchPlan plan{std::move(chosen), {}};
-  for (const dist::Range& part : dist::balance(lengths, data_ranks)) {
+  for (const dist::Range& part : dist::balance(ascending, data_ranks)) {
     auto& batches = plan.batches.emplace_back();
     for (std::int64_t begin = part.begin; begin < part.end;) {
       // Lengths ascend, so the last sequence sets the padded length.
       std::int64_t end = begin + 1;
       while (end < part.end &&
-             (end + 1 - begin) * lengths[static_cast<std::size_t>(end)] <= batch_tokens) {
+             (end + 1 - begin) * ascending[static_cast<std::size_t>(end)] <= batch_tokens) {
         ++end;
       }
       batches.push_back({begin, end});

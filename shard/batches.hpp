@@ -32,6 +32,10 @@ struct BatchPlan {
 BatchPlan plan_batches(const io::Sequences& sequences, std::vector<std::int64_t> chosen,
                        int data_ranks, std::int64_t batch_tokens);
 
+/// The same for sequences of these `lengths`.
+BatchPlan plan_batches(std::span<const std::int64_t> lengths, std::vector<std::int64_t> chosen,
+                       int data_ranks, std::int64_t batch_tokens);
+
 /// Tokens of the batches of all data ranks in a round, without padding.
 std::int64_t round_tokens(const BatchPlan& plan, const io::Sequences& sequences,
                           std::int64_t round);

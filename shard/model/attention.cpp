@@ -69,7 +69,8 @@ Attention::Attention(const WeightReader& weights, const Architecture& architectu
          config.heads * config.head_dim, times(slice_.heads, config.head_dim),
          architecture.o_bias(config), collectives) {}
 
-torch::Tensor Attention::mix(const torch::Tensor& x, const RotaryTable& rotary) const {
+torch::Tensor Attention::mix(const torch::Tensor& x, const RotaryTable& rotary, KvCache* cache,
+                             std::int64_t layer) const {
   const std::int64_t heads = slice_.heads.size();
   const std::int64_t kv_heads = slice_.kv_heads.size();
   // [batch × length × (heads + 2 kv heads) × head_dim], then heads before positions.
@@ -78,8 +79,10 @@ torch::Tensor Attention::mix(const torch::Tensor& x, const RotaryTable& rotary) 
   const torch::Tensor query = rotary.rotate(qkv.narrow(1, 0, heads));
   const torch::Tensor key = rotary.rotate(qkv.narrow(1, heads, kv_heads));
   const torch::Tensor value = qkv.narrow(1, heads + kv_heads, kv_heads);
-  const torch::Tensor mixed = attend(query, repeat_heads(key, heads / kv_heads),
-                                     repeat_heads(value, heads / kv_heads));
+  const torch::Tensor mixed = cache != nullptr
+                                  ? cache->attend(layer, query, key, value)
+                                  : attend(query, repeat_heads(key, heads / kv_heads),
+                                           repeat_heads(value, heads / kv_heads));
   return mixed.transpose(1, 2).flatten(2);
 }
 

@@ -14,6 +14,7 @@
 #include "dist/error.hpp"
 #include "shard/model/architecture.hpp"
 #include "shard/model/decoder_layer.hpp"
+#include "shard/model/kv_cache.hpp"
 #include "shard/model/norm.hpp"
 #include "shard/model/parallel_embedding.hpp"
 #include "shard/model/parallel_linear.hpp"
@@ -157,20 +158,25 @@ struct CausalLM::Impl {
     return all;
   }
 
-  torch::Tensor forward(const torch::Tensor& tokens, const SiteHook& hook, const Site* last) const {
-    const std::int64_t length = tokens.size(1);
-    check_length(config, length);
+  torch::Tensor forward(const torch::Tensor& tokens, const torch::Tensor& positions,
+                        const SiteHook& hook, const Site* last, KvCache* cache) const {
     torch::Tensor stream = embedding->forward(tokens.to(options.device));
-    const RotaryTable table = rotary.table(length, options.dtype);
+    const RotaryTable table = rotary.table(positions, options.dtype);
     for (std::size_t layer = 0; layer < layers.size(); ++layer) {
-      const auto run = [&block = layers[layer], table, hook, last](const torch::Tensor& x) {
-        return block.forward(x, table, hook, last);
+      const auto run = [&block = layers[layer], table, hook, last, cache](const torch::Tensor& x) {
+        return block.forward(x, table, hook, last, cache);
       };
       // A hook may keep states with their history, which would be lost.
       stream = options.recompute_layers && !hook ? recompute(stream, run) : run(stream);
       if (last != nullptr && static_cast<std::size_t>(last->layer) == layer) break;
     }
     return stream;
+  }
+
+  torch::Tensor forward(const torch::Tensor& tokens, const SiteHook& hook, const Site* last) const {
+    check_length(config, tokens.size(1));
+    const auto integers = torch::TensorOptions(torch::kInt64).device(options.device);
+    return forward(tokens, torch::arange(tokens.size(1), integers), hook, last, nullptr);
   }
 };
 
@@ -207,6 +213,13 @@ torch::Tensor CausalLM::hidden_states(const torch::Tensor& tokens, const SiteHoo
   return impl_->forward(tokens, hook, nullptr);
 }
 
+torch::Tensor CausalLM::hidden_states(const torch::Tensor& tokens, KvCache& cache) const {
+  const torch::Tensor positions = cache.begin_pass(tokens.size(1));
+  torch::Tensor stream = impl_->forward(tokens, positions, {}, nullptr, &cache);
+  cache.end_pass();
+  return stream;
+}
+
 void CausalLM::visit_sites(const torch::Tensor& tokens, const SiteHook& hook,
                            const Site& last) const {
   MRP_EXPECT(last.layer < layers(), "the last site lies above the layers that were built");
@@ -215,8 +228,7 @@ void CausalLM::visit_sites(const torch::Tensor& tokens, const SiteHook& hook,
 
 torch::Tensor CausalLM::local_logits(const torch::Tensor& rows) const {
   MRP_EXPECT(options().head, "the model was built without its head");
-  const torch::Tensor normed =
-      copy_to_ranks(impl_->final_norm->forward(rows), impl_->collectives);
+  const torch::Tensor normed = copy_to_ranks(impl_->final_norm->forward(rows), impl_->collectives);
   return torch::linear(normed, impl_->head_weight()).to(torch::kFloat32);
 }
 

@@ -18,12 +18,15 @@
 
 namespace mrp::shard {
 
+class KvCache;
+
 struct ModelOptions {
   torch::Device device = torch::kCPU;         ///< CUDA: from local_device
   torch::ScalarType dtype = torch::kFloat32;  ///< of the products; norms and losses are fp32
   std::int64_t layers = -1;                   ///< build only the first so many; −1: all
   bool head = true;                           ///< read final norm and lm_head
-  /// Of a pass recorded for gradients, keep the input of each layer only and compute the rest again.
+  /// Of a pass recorded for gradients, keep the input of each layer only and compute the rest
+  /// again.
   bool recompute_layers = false;
   int threads = 1;
 };
@@ -68,6 +71,11 @@ class CausalLM {
   /// keeps padding out of real positions). Returns the residual stream after the last built layer
   /// [batch × length × hidden].
   torch::Tensor hidden_states(const torch::Tensor& tokens, const SiteHook& hook = {}) const;
+
+  /// Collective over layout.tensor(). The same for the next tokens [batch × length] of sequences
+  /// whose earlier ones are in `cache`, which they join; the first are padded on the left. No
+  /// sequence may grow beyond what check_length accepts.
+  torch::Tensor hidden_states(const torch::Tensor& tokens, KvCache& cache) const;
 
   /// Collective over layout.tensor(). As hidden_states, but ends at the site `last`, for what the
   /// hook sees.

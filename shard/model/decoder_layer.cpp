@@ -28,7 +28,7 @@ DecoderLayer::DecoderLayer(const WeightReader& weights, const Architecture& arch
       mlp_(weights, architecture, config, layer, collectives) {}
 
 torch::Tensor DecoderLayer::forward(torch::Tensor stream, const RotaryTable& rotary,
-                                    const SiteHook& hook, const Site* last) const {
+                                    const SiteHook& hook, const Site* last, KvCache* cache) const {
   torch::Tensor states;
   // Shows `value` to the hook; false at the last site.
   const auto visit = [&](SiteModule module, Side side, torch::Tensor value) {
@@ -38,9 +38,10 @@ torch::Tensor DecoderLayer::forward(torch::Tensor stream, const RotaryTable& rot
     states = replaced ? *std::move(replaced) : std::move(value);
     return last == nullptr || *last != site;
   };
-  const bool more = visit(SiteModule::qkv, Side::input, input_norm_.forward(stream)) &&
-                    visit(SiteModule::o_proj, Side::input, attention_.mix(states, rotary)) &&
-                    visit(SiteModule::o_proj, Side::output, attention_.project(states));
+  const bool more =
+      visit(SiteModule::qkv, Side::input, input_norm_.forward(stream)) &&
+      visit(SiteModule::o_proj, Side::input, attention_.mix(states, rotary, cache, layer_)) &&
+      visit(SiteModule::o_proj, Side::output, attention_.project(states));
   if (!more) return states;
   stream = stream + states;
   if (visit(SiteModule::gate_up, Side::input, mlp_norm_.forward(stream)) &&

@@ -37,10 +37,8 @@ Rotary::Rotary(const io::ModelConfig& config, torch::Device device) {
   frequencies_ = frequencies_.to(device);
 }
 
-RotaryTable Rotary::table(std::int64_t length, torch::ScalarType dtype) const {
-  const torch::Tensor positions =
-      torch::arange(length, torch::TensorOptions(torch::kFloat32).device(frequencies_.device()));
-  const torch::Tensor half = torch::outer(positions, frequencies_);
+RotaryTable Rotary::table(const torch::Tensor& positions, torch::ScalarType dtype) const {
+  const torch::Tensor half = positions.to(torch::kFloat32).unsqueeze(-1) * frequencies_;
   const torch::Tensor angles = torch::cat({half, half}, -1);
   return {angles.cos().to(dtype), angles.sin().to(dtype)};
 }

@@ -9,7 +9,8 @@
 
 namespace mrp::shard {
 
-/// Cosines and sines of positions 0 … length − 1, [length × head_dim], one copy for both halves.
+/// Cosines and sines of some positions [… × length], [… × length × head_dim], one copy for both
+/// halves.
 struct RotaryTable {
   torch::Tensor cos;
   torch::Tensor sin;
@@ -24,8 +25,9 @@ class Rotary {
   /// length, beyond which no sequence is accepted.
   Rotary(const io::ModelConfig& config, torch::Device device);
 
-  /// Angles are computed in fp32; the table has `dtype`, in which the rotation is computed.
-  RotaryTable table(std::int64_t length, torch::ScalarType dtype) const;
+  /// Of `positions` i64 [… × length]. Angles are computed in fp32; the table has `dtype`, in which
+  /// the rotation is computed.
+  RotaryTable table(const torch::Tensor& positions, torch::ScalarType dtype) const;
 
  private:
   torch::Tensor frequencies_;  // fp32 [head_dim / 2], radians per position

@@ -26,21 +26,34 @@ torch::Tensor pick(const torch::Tensor& logits, const torch::Tensor& tokens, dis
       .masked_fill(elsewhere, missing);
 }
 
+/// Of each row of scores [n × slice], over all slices.
+struct Best {
+  torch::Tensor score;
+  torch::Tensor token;
+};
+
+Best find_best(const CausalLM& model, const torch::Tensor& scores) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const auto [local_max, local_argmax] = scores.max(1);
+  // A NaN wins, and nobody has its token.
+  const torch::Tensor max = model.collectives().all_reduce(
+      torch::nan_to_num(local_max, kInfinity, kInfinity, -kInfinity), dist::ReduceOp::max);
+  const torch::Tensor candidate = (local_argmax + model.vocab_range().begin)
+                                      .masked_fill(local_max != max, model.config().vocab_size);
+  return {max, model.collectives().all_reduce(candidate, dist::ReduceOp::min)};
+}
+
 TokenScores score_chunk(const CausalLM& model, const torch::Tensor& rows,
                         const torch::Tensor& targets) {
   const TensorCollectives& ranks = model.collectives();
   const dist::Range slice = model.vocab_range();
   const torch::Tensor logits = model.local_logits(rows);
-  const auto [local_max, local_argmax] = logits.max(1);
-  const torch::Tensor max = ranks.all_reduce(local_max.clone(), dist::ReduceOp::max);
-  const torch::Tensor shifted = logits - max.unsqueeze(1);
+  const Best best = find_best(model, logits);
+  const torch::Tensor shifted = logits - best.score.unsqueeze(1);
   // Both sums in one message.
   const torch::Tensor sums = ranks.all_reduce(torch::stack(
       {shifted.exp().sum(1), pick(shifted, targets.unsqueeze(1), slice, 0.0).squeeze(1)}));
-  const torch::Tensor candidate =
-      (local_argmax + slice.begin).masked_fill(local_max != max, model.config().vocab_size);
-  const torch::Tensor argmax = ranks.all_reduce(candidate, dist::ReduceOp::min);
-  return {(sums[1] - sums[0].log()).cpu(), (argmax == targets).cpu()};
+  return {(sums[1] - sums[0].log()).cpu(), (best.token == targets).cpu()};
 }
 
 }  // namespace
@@ -77,6 +90,19 @@ torch::Tensor logits_of(const CausalLM& model, const torch::Tensor& rows,
     picked.push_back(model.collectives().all_reduce(local, dist::ReduceOp::max).cpu());
   }
   return torch::cat(picked);
+}
+
+torch::Tensor best_tokens(const CausalLM& model, const torch::Tensor& rows,
+                          const TokenScore& score) {
+  const c10::InferenceMode inference;
+  std::vector<torch::Tensor> tokens = {torch::empty({0}, torch::kInt64)};
+  const std::int64_t step = rows_at_a_time(model);
+  for (std::int64_t begin = 0; begin < rows.size(0); begin += step) {
+    const std::int64_t count = std::min(step, rows.size(0) - begin);
+    const torch::Tensor logits = model.local_logits(rows.narrow(0, begin, count));
+    tokens.push_back(find_best(model, score(logits, begin)).token.cpu());
+  }
+  return torch::cat(tokens);
 }
 
 }  // namespace mrp::shard

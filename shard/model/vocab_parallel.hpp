@@ -4,6 +4,9 @@
 
 #include <torch/torch.h>
 
+#include <cstdint>
+#include <functional>
+
 #include "shard/model/causal_lm.hpp"
 
 namespace mrp::shard {
@@ -22,5 +25,14 @@ TokenScores score_tokens(const CausalLM& model, const torch::Tensor& rows,
 /// hidden]: fp32 [n × m] on the host, complete on all ranks, −inf where there is no token.
 torch::Tensor logits_of(const CausalLM& model, const torch::Tensor& rows,
                         const torch::Tensor& tokens);
+
+/// What tokens are ranked by, made of the logits fp32 [m × slice] of rows begin … begin + m − 1.
+using TokenScore = std::function<torch::Tensor(torch::Tensor logits, std::int64_t begin)>;
+
+/// Collective over the tensor ranks. The token with the highest score after each of rows [n ×
+/// hidden]: i64 [n] on the host, complete on all ranks. Among equal scores the lowest token counts;
+/// where one is NaN, the result is the size of the vocabulary.
+torch::Tensor best_tokens(const CausalLM& model, const torch::Tensor& rows,
+                          const TokenScore& score);
 
 }  // namespace mrp::shard

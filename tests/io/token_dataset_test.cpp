@@ -85,6 +85,38 @@ TEST_F(TokenDatasetTest, everything_is_read) {
               "no token set \"world\"; the file has: forget, retain");
 }
 
+TEST_F(TokenDatasetTest, what_is_written_is_read) {
+  TokenDataset dataset = TokenDataset::read(path_);
+  const auto copy = folder() / "copy.h5";
+  dataset.write(copy);
+  EXPECT_TRUE(TokenDataset::read(copy) == dataset);
+  EXPECT_FALSE(dataset.set("forget").sampling);
+
+  // As samples are: nothing but sequences.
+  io::TokenSet samples;
+  samples.name = "samples";
+  samples.items = {{1, 2, 3}, {0, 2, 3}, {1, 0, 0}};
+  samples.ids = {"sample:0", "sample:12"};
+  samples.answer_index = {-1, -1};
+  samples.letter_position = {-1, -1};
+  samples.letter_offsets = {0, 0, 0};
+  samples.options.sequences.offsets = {0};
+  samples.sampling = {3, 1, "a rule with ünï"};
+  dataset.sets = {{"samples", samples}};
+  dataset.write(copy);
+  EXPECT_TRUE(TokenDataset::read(copy) == dataset);
+  const std::string bytes = get(copy);
+  dataset.write(copy);
+  EXPECT_EQ(get(copy), bytes);
+  test::edit_hdf5(copy, [](hid_t file) {
+    const auto group = io::open_group(file, "samples");
+    MRP_HDF5(H5Adelete(group.get(), "dropped"));
+    io::write_attribute(group.get(), "dropped", std::int64_t{4});
+  });
+  EXPECT_SAYS(input_error([&] { TokenDataset::read(copy); }), "4 of 3 samples were dropped");
+  EXPECT_THROW(dataset.write(folder() / "absent" / "copy.h5"), dist::ResourceError);
+}
+
 TEST_F(TokenDatasetTest, sequences_are_checked) {
   EXPECT_SAYS(error_after_poke("items/offsets", 0, 1),
               "tokens.h5:/forget/items: offsets do not begin with 0");

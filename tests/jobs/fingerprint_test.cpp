@@ -60,6 +60,7 @@ class FingerprintTest : public testing::Test {
   const Names from_merge_{"merge", "evaluate"};
   const Names from_solve_{"solve", "merge", "evaluate"};
   const Names from_capture_{"capture", "solve", "merge", "evaluate"};
+  const Names from_model_{"capture", "solve", "sample", "merge", "evaluate"};
 
  private:
   dist::Communicator self_ = dist::Communicator::self();
@@ -74,14 +75,16 @@ TEST_F(FingerprintTest, IsTheSameForTheSameJob) {
 TEST_F(FingerprintTest, SettingsChangeWhatDependsOnThemAndNothingElse) {
   const Fingerprints before = expected();
   const std::pair<const char*, Names> cases[] = {
-      {"seed=7", from_solve_},
+      {"seed=7", {"solve", "sample", "merge", "evaluate"}},
       {"subspace.rule=cpca", from_solve_},
       {"subspace.dimension=3", from_solve_},
       {"subspace.ridge=0.5", from_solve_},
       {"sites.layers=0", from_capture_},
       {"sites.positions=all", from_capture_},
       {"sites.modules=[qkv.input]", from_capture_},
-      {"compute=fp32", from_capture_},
+      {"compute=fp32", from_model_},
+      {"refine.samples=9", {"sample"}},
+      {"refine.sample_tokens=9", {"sample"}},
       {"merge.rounding=nearest", from_merge_},
       {"evaluate.holdout=world", {"evaluate"}},
       {"evaluate.control=base", {"evaluate"}},
@@ -97,7 +100,7 @@ TEST_F(FingerprintTest, SettingsChangeWhatDependsOnThemAndNothingElse) {
     EXPECT_EQ(changed(before, expected({override})), names) << override;
   }
   Names all{"prepare", "set.forget", "set.retain", "set.world"};
-  all.insert(from_capture_.begin(), from_capture_.end());
+  all.insert(from_model_.begin(), from_model_.end());
   EXPECT_EQ(changed(before, expected({"data.max_tokens=9"})), all);
   EXPECT_EQ(changed(before, expected({"data.template=plain"})), all);
 }
@@ -109,12 +112,12 @@ TEST_F(FingerprintTest, FilesChangeWhatIsMadeOfThem) {
     EXPECT_EQ(changed(before, expected()), names) << file;
   };
   Names of_forget{"prepare", "set.forget"};
-  of_forget.insert(from_capture_.begin(), from_capture_.end());
+  of_forget.insert(from_model_.begin(), from_model_.end());
   expect_changed("forget.jsonl", "{\"text\": \"d\"}", of_forget);
   expect_changed("world.jsonl", "{\"text\": \"e\"}", {"prepare", "set.world", "evaluate"});
   expect_changed("base/README.md", "other words", {});
   Names of_tokenizer{"prepare", "set.forget", "set.retain", "set.world"};
-  of_tokenizer.insert(from_capture_.begin(), from_capture_.end());
+  of_tokenizer.insert(from_model_.begin(), from_model_.end());
   expect_changed("base/tokenizer.json", "{ }", of_tokenizer);
 }
 
@@ -122,7 +125,7 @@ TEST_F(FingerprintTest, RewrittenWeightsChangeAllButTheTokens) {
   const Fingerprints before = expected();
   write_weights({1, 2, 3});
   Names names{"base"};
-  names.insert(from_capture_.begin(), from_capture_.end());
+  names.insert(from_model_.begin(), from_model_.end());
   EXPECT_EQ(changed(before, expected()), names);
 }
 

@@ -88,6 +88,7 @@ def make_job(folder):
         "  evaluate: {choice: choice.jsonl}\n"
         "sites: {modules: [o_proj.input, down_proj.input, down_proj.output]}\n"
         "subspace: {max_dimension: 4}\n"
+        "refine: {samples: 40, sample_tokens: 24}\n"
         "device: cpu\n"
         "compute: fp32\n", "utf-8")
 

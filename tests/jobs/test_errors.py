@@ -110,10 +110,10 @@ def test_command_line(job, arguments, code, message):
 
 def test_help(tmp_path):
     bare = succeed(folder=tmp_path)
-    for word in ("prepare", "capture", "solve", "merge", "evaluate", "run", "inspect", "mpirun -n 2 mrp run job.yaml"):
+    for word in ("prepare", "capture", "solve", "sample", "merge", "evaluate", "run", "inspect", "mpirun -n 2 mrp run job.yaml"):
         assert word in bare.out
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", succeed("--version", ranks=2).out)
-    for command in ("prepare", "capture", "solve", "merge", "evaluate", "run", "inspect", "config"):
+    for command in ("prepare", "capture", "solve", "sample", "merge", "evaluate", "run", "inspect", "config"):
         assert "example:\n  " in succeed(command, "--help").out
     assert "| `subspace.ridge` | a number above 0 | `0.01` |" in succeed("config", ranks=2).out
 

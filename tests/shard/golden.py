@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 LENGTHS = [9, 4, 17, 9, 2, 13, 17, 6]
+CONTINUED = 12  # tokens of a continuation
 LETTERS, OPTION_LIST, OPTION_OPEN, PARAPHRASE = 3, 0, 1, 2
 MIN_K_SHARE = 0.4
 REFERENCE = "tied"  # the case that KL is taken from
@@ -212,6 +213,13 @@ def evaluation(model, reference, generator, sequences):
     }
 
 
+def continuations(model, sequences):
+    """The likeliest token again and again, after each sequence: [sequences, CONTINUED]."""
+    model.generation_config.eos_token_id = None
+    return torch.cat([model.generate(ids[None], max_new_tokens=CONTINUED, do_sample=False,
+                                     pad_token_id=0)[:, len(ids):] for ids in sequences])
+
+
 def make_case(folder, seed, config_class, settings, stored, compute, shard):
     """Write one checkpoint and what is expected of it."""
     torch.manual_seed(seed)
@@ -228,7 +236,8 @@ def make_case(folder, seed, config_class, settings, stored, compute, shard):
     replaced, _ = run(model, ids, replace=("layers.0.o_proj.output", "layers.1.down_proj.input"))
     reference = LlamaForCausalLM.from_pretrained(folder.parent / REFERENCE).eval()
     golden = {**pack("items", sequences), **evaluation(model, reference, generator, sequences),
-              "logits": logits, "replaced_logits": replaced, **states}
+              "logits": logits, "replaced_logits": replaced, **states,
+              "continuations": continuations(model, ids)}
     (folder / "expected").mkdir(exist_ok=True)
     save_file({name: value.contiguous() for name, value in golden.items()},
               folder / "expected" / "golden.safetensors")
