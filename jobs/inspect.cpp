@@ -2,9 +2,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
+#include <map>
 
 #include "dist/error.hpp"
 #include "io/checkpoint.hpp"
+#include "io/delta_store.hpp"
 #include "io/file.hpp"
 #include "io/model_config.hpp"
 #include "io/state_store.hpp"
@@ -112,6 +115,44 @@ std::string subspaces_text(const fs::path& path) {
   return text;
 }
 
+/// Σ of squares of a tensor's change, read in blocks of some MiB.
+double squared_norm(const io::DeltaReader& deltas, const std::string& tensor,
+                    const std::vector<std::int64_t>& shape) {
+  const std::int64_t rows = shape.size() == 1 ? 1 : shape[0], columns = shape.back();
+  const std::int64_t step = std::max<std::int64_t>((std::int64_t{1} << 22) / columns, 1);
+  std::vector<float> block;
+  double sum = 0;
+  for (std::int64_t row = 0; row < rows; row += step) {
+    const dist::Range part{row, std::min(row + step, rows)};
+    block.resize(static_cast<std::size_t>(part.size() * columns));
+    deltas.read(tensor, part, {0, columns}, block);
+    for (const float x : block) sum += double{x} * double{x};
+  }
+  return sum;
+}
+
+std::string deltas_text(const fs::path& path) {
+  const io::DeltaReader deltas(path);
+  std::map<std::string, double> squares;
+  double total = 0;
+  for (const auto& [tensor, shape] : deltas.layout().tensors) {
+    total += squares[tensor] = squared_norm(deltas, tensor, shape);
+  }
+  std::string text =
+      fmt::format("trained changes, {}, fingerprint {}\n{:<48}{:>20}{:>12}{:>14}{:>8}\n",
+                  deltas.layout().summary, deltas.fingerprint(), "tensor", "shape", "norm",
+                  "root mean sq.", "share");
+  for (const auto& [tensor, shape] : deltas.layout().tensors) {
+    const double square = squares.at(tensor);
+    double elements = 1;
+    for (const auto length : shape) elements *= static_cast<double>(length);
+    text += fmt::format("{:<48}{:>20}{:>12.4g}{:>14.4g}{:>8.3f}\n", tensor,
+                        fmt::format("[{}]", fmt::join(shape, " × ")), std::sqrt(square),
+                        std::sqrt(square / elements), total > 0 ? square / total : 0.0);
+  }
+  return text;
+}
+
 std::string metrics_text(const fs::path& path) {
   const auto file = MetricsFile::read(path);
   std::string text = fmt::format("metrics, fingerprint {}\n", file.fingerprint);
@@ -156,11 +197,9 @@ using Show = std::string (*)(const fs::path&);
 
 /// How to show a file of ours, by the format it says it has; null for others.
 Show find_show(const std::string& format) {
-  constexpr std::pair<const char*, Show> kShows[] = {{"mrp.tokens", tokens_text},
-                                                     {"mrp.states", states_text},
-                                                     {"mrp.subspaces", subspaces_text},
-                                                     {"mrp.metrics", metrics_text},
-                                                     {"mrp.manifest", manifest_text}};
+  constexpr std::pair<const char*, Show> kShows[] = {
+      {"mrp.tokens", tokens_text}, {"mrp.states", states_text},   {"mrp.subspaces", subspaces_text},
+      {"mrp.deltas", deltas_text}, {"mrp.metrics", metrics_text}, {"mrp.manifest", manifest_text}};
   for (const auto& [name, show] : kShows) {
     if (format == name) return show;
   }

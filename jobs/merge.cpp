@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <memory>
+
 #include "dist/agree.hpp"
 #include "dist/log.hpp"
+#include "io/delta_store.hpp"
 #include "io/subspace_store.hpp"
 #include "jobs/model_setup.hpp"
 #include "jobs/stages.hpp"
@@ -13,10 +16,18 @@ namespace mrp::jobs {
 void merge(Job& job) {
   const dist::Communicator& world = *job.world;
   const OpenCheckpoint base = open_checkpoint(job.config.model, world);
-  const auto subspaces =
-      dist::agree(world, [&] { return io::SubspaceFile::read(job.work.subspaces()); });
-  const auto plan = dist::agree(
-      world, [&] { return shard::make_edit_plan(base.checkpoint, base.config, subspaces); });
+  // What the stages of this job made; an older job may have left other files.
+  const auto subspaces = dist::agree(world, [&] {
+    return has_stage(job, "solve") ? io::SubspaceFile::read(job.work.subspaces())
+                                   : io::SubspaceFile();
+  });
+  const auto deltas = dist::agree(world, [&] {
+    return has_stage(job, "refine") ? std::make_unique<const io::DeltaReader>(job.work.deltas())
+                                    : nullptr;
+  });
+  const auto plan = dist::agree(world, [&] {
+    return shard::make_edit_plan(base.checkpoint, base.config, subspaces, deltas.get());
+  });
   dist::log::info(fmt::format("merge: {} of {} tensors change", plan.edits.size(),
                               base.checkpoint.names().size()));
   for (const std::string& note : plan.notes) dist::log::warn("merge: " + note);
@@ -24,8 +35,8 @@ void merge(Job& job) {
   shard::MergeOptions options;
   options.rounding = job.config.merge.rounding;
   options.fingerprint = job.expected.at("merge");
-  job.manifest.tensors =
-      shard::merge(base.checkpoint, plan, subspaces, options, job.config.output, world, job.timers);
+  job.manifest.tensors = shard::merge(base.checkpoint, plan, subspaces, deltas.get(), options,
+                                      job.config.output, world, job.timers);
 }
 
 }  // namespace mrp::jobs

@@ -24,6 +24,7 @@ class Planner {
       : checkpoint_(checkpoint), config_(config), architecture_(find_architecture(config)) {}
 
   void add(const io::StoredSubspace& subspace);
+  void add_delta(const std::string& tensor, const std::vector<std::int64_t>& shape);
   EditPlan finish();
 
  private:
@@ -31,6 +32,7 @@ class Planner {
   void add_stream(const Site& site);
   void add_fold(const std::string& tensor, FoldSide side);
   void check_tensor(const std::string& tensor, FoldSide side) const;
+  void check_type(const io::TensorInfo& info) const;
   bool embeddings_are_tied() const {
     return config_.tie_word_embeddings ||
            !checkpoint_.contains(fmt::format("{}.weight", architecture_.head));
@@ -40,7 +42,7 @@ class Planner {
   const io::ModelConfig& config_;
   const Architecture& architecture_;
   const io::StoredSubspace* subspace_ = nullptr;  ///< the one being added
-  std::map<std::string, std::vector<Fold>> folds_;
+  std::map<std::string, TensorEdit> edits_;
   std::vector<std::string> notes_;
 };
 
@@ -55,18 +57,35 @@ void Planner::check_tensor(const std::string& tensor, FoldSide side) const {
         checkpoint_.directory().string(), tensor, fmt::join(info.shape, ", "), subspace_->site,
         subspace_->width));
   }
-  if (info.dtype != io::DType::bf16 && info.dtype != io::DType::f16 &&
-      info.dtype != io::DType::f32) {
-    throw dist::InputError(
-        fmt::format("{}: tensor {} is {}; a projection can be folded into BF16, F16 and F32 only "
-                    "(requantised weights would undo it)",
-                    checkpoint_.directory().string(), tensor, io::dtype_name(info.dtype)));
+  check_type(info);
+}
+
+void Planner::check_type(const io::TensorInfo& info) const {
+  if (info.dtype == io::DType::bf16 || info.dtype == io::DType::f16 ||
+      info.dtype == io::DType::f32) {
+    return;
   }
+  throw dist::InputError(fmt::format(
+      "{}: tensor {} is {}; only BF16, F16 and F32 can be edited (requantised weights would undo "
+      "it)",
+      checkpoint_.directory().string(), info.name, io::dtype_name(info.dtype)));
+}
+
+void Planner::add_delta(const std::string& tensor, const std::vector<std::int64_t>& shape) {
+  const io::TensorInfo& info = checkpoint_.info(tensor);
+  if (info.shape != shape) {
+    throw dist::InputError(fmt::format(
+        "{}: tensor {} has shape [{}], but its trained change [{}]; refine this checkpoint",
+        checkpoint_.directory().string(), tensor, fmt::join(info.shape, ", "),
+        fmt::join(shape, ", ")));
+  }
+  check_type(info);
+  edits_[tensor].delta = true;
 }
 
 void Planner::add_fold(const std::string& tensor, FoldSide side) {
   check_tensor(tensor, side);
-  std::vector<Fold>& folds = folds_[tensor];
+  std::vector<Fold>& folds = edits_[tensor].folds;
   for (const Fold& other : folds) {
     if (along_columns(other.side) == along_columns(side)) {
       throw dist::UsageError(fmt::format(
@@ -146,9 +165,10 @@ void Planner::add(const io::StoredSubspace& subspace) {
 EditPlan Planner::finish() {
   EditPlan plan;
   std::int64_t both = 0;
-  for (auto& [tensor, folds] : folds_) {
-    both += folds.size() > 1 ? 1 : 0;
-    plan.edits.push_back({tensor, std::move(folds)});
+  for (auto& [tensor, edit] : edits_) {
+    both += edit.folds.size() > 1 ? 1 : 0;
+    edit.tensor = tensor;
+    plan.edits.push_back(std::move(edit));
   }
   if (both > 0) {
     notes_.push_back(fmt::format(
@@ -175,10 +195,16 @@ const Fold* row_fold(const TensorEdit& edit) {
 const Fold* column_fold(const TensorEdit& edit) {
   return find_fold(edit, true);
 }
+bool by_columns(const TensorEdit& edit) {
+  return column_fold(edit) != nullptr && row_fold(edit) == nullptr;
+}
 
 EditPlan make_edit_plan(const io::Checkpoint& checkpoint, const io::ModelConfig& config,
-                        const io::SubspaceFile& subspaces) {
+                        const io::SubspaceFile& subspaces, const io::DeltaReader* deltas) {
   Planner planner(checkpoint, config);
+  if (deltas != nullptr) {
+    for (const auto& [tensor, shape] : deltas->layout().tensors) planner.add_delta(tensor, shape);
+  }
   for (const auto& [name, subspace] : subspaces.sites) planner.add(subspace);
   return planner.finish();
 }

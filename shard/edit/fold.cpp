@@ -45,17 +45,15 @@ Panel<Real>::Panel(std::span<const double> matrix, std::int64_t width, std::int6
 
 namespace {
 
-/// Entries whose products are summed in Real before they enter the fp64 sums.
-constexpr std::int64_t kChunkGroups = 256 / kGroup;
-
 template <class Real>
 inline __attribute__((always_inline)) void project_body(const Panel<Real>& n, std::int64_t first,
                                                         const Lanes<Real>* tile,
-                                                        std::int64_t groups, Lanes<Real>* chunk,
-                                                        Lanes<double>* sums) {
+                                                        std::int64_t groups,
+                                                        std::int64_t chunk_groups,
+                                                        Lanes<Real>* chunk, Lanes<double>* sums) {
   const std::int64_t k = n.k();
-  for (std::int64_t begin = 0; begin < groups; begin += kChunkGroups) {
-    const std::int64_t end = std::min(begin + kChunkGroups, groups);
+  for (std::int64_t begin = 0; begin < groups; begin += chunk_groups) {
+    const std::int64_t end = std::min(begin + chunk_groups, groups);
     for (std::int64_t i = 0; i < k; ++i) chunk[i].v = typename Lanes<Real>::Vector{};
     for (std::int64_t g = begin; g < end; ++g) {
       scatter(tile + g * kGroup, n.group(first + g), k, chunk);
@@ -97,13 +95,15 @@ inline __attribute__((always_inline)) bool within_body(const Lanes<Real>* tile, 
 // target_clones and templates do not go together: one plain function for each type.
 MRP_VECTOR_CLONES void project_real(const Panel<float>& n, std::int64_t first,
                                     const Lanes<float>* tile, std::int64_t groups,
-                                    Lanes<float>* chunk, Lanes<double>* sums) {
-  project_body(n, first, tile, groups, chunk, sums);
+                                    std::int64_t chunk_groups, Lanes<float>* chunk,
+                                    Lanes<double>* sums) {
+  project_body(n, first, tile, groups, chunk_groups, chunk, sums);
 }
 MRP_VECTOR_CLONES void project_real(const Panel<double>& n, std::int64_t first,
                                     const Lanes<double>* tile, std::int64_t groups,
-                                    Lanes<double>* chunk, Lanes<double>* sums) {
-  project_body(n, first, tile, groups, chunk, sums);
+                                    std::int64_t chunk_groups, Lanes<double>* chunk,
+                                    Lanes<double>* sums) {
+  project_body(n, first, tile, groups, chunk_groups, chunk, sums);
 }
 MRP_VECTOR_CLONES void subtract_real(const Panel<float>& m, const Lanes<float>* sums,
                                      Lanes<float>* tile) {
@@ -125,12 +125,14 @@ MRP_VECTOR_CLONES bool within_real(const Lanes<double>* tile, std::int64_t lengt
 
 template <class Real>
 void project(const Panel<Real>& n, std::int64_t first, std::span<const Lanes<Real>> tile,
-             std::span<Lanes<double>> sums) {
+             std::span<Lanes<double>> sums, std::int64_t chunk) {
   const std::int64_t groups = std::ssize(tile) / kGroup;
   MRP_EXPECT(first % kGroup == 0 && std::ssize(tile) % kGroup == 0);
+  MRP_EXPECT(chunk > 0 && chunk % kGroup == 0);
   MRP_EXPECT(first / kGroup + groups <= n.groups() && std::ssize(sums) == n.k());
-  std::vector<Lanes<Real>> chunk(sums.size());
-  project_real(n, first / kGroup, tile.data(), groups, chunk.data(), sums.data());
+  std::vector<Lanes<Real>> of_chunk(sums.size());
+  project_real(n, first / kGroup, tile.data(), groups, chunk / kGroup, of_chunk.data(),
+               sums.data());
 }
 
 template <class Real>
@@ -162,9 +164,9 @@ double squared_norm(std::span<const Lanes<double>> sums) {
 template class Panel<float>;
 template class Panel<double>;
 template void project(const Panel<float>&, std::int64_t, std::span<const Lanes<float>>,
-                      std::span<Lanes<double>>);
+                      std::span<Lanes<double>>, std::int64_t);
 template void project(const Panel<double>&, std::int64_t, std::span<const Lanes<double>>,
-                      std::span<Lanes<double>>);
+                      std::span<Lanes<double>>, std::int64_t);
 template void subtract(const Panel<float>&, std::span<const Lanes<double>>,
                        std::span<Lanes<float>>);
 template void subtract(const Panel<double>&, std::span<const Lanes<double>>,

@@ -45,10 +45,11 @@ class Panel {
 };
 
 /// sums [k] += w N over entries [first, first + length of tile) of the vectors; `first` must be a
-/// multiple of kGroup. Products over at most 256 entries are summed in Real, then added in fp64.
+/// multiple of kGroup, and so must `chunk`: products over so many entries are summed in Real, then
+/// added in fp64.
 template <class Real>
 void project(const Panel<Real>& n, std::int64_t first, std::span<const Lanes<Real>> tile,
-             std::span<Lanes<double>> sums);
+             std::span<Lanes<double>> sums, std::int64_t chunk = 256);
 
 /// w ← w − sums Mᵀ, over the whole length.
 template <class Real>

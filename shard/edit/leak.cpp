@@ -43,7 +43,8 @@ void ProjectionMeter::add(std::int64_t first, const MatrixBytes& block) {
   std::size_t strip = 0;
   for (std::int64_t column = 0; column < columns_; column += kLanes) {
     load_columns(block, column, tile);
-    project<Real>(panel, first, tile, sums.subspan(strip, k));
+    // Blocks are cut at multiples of kLanes: sums over kLanes rows do not depend on where.
+    project<Real>(panel, first, tile, sums.subspan(strip, k), kLanes);
     strip += k;
   }
 }

@@ -52,12 +52,10 @@ void copy_side_files(const MergeJob& job) {
 
 }  // namespace
 
-std::map<std::string, io::TensorRecord> merge(const io::Checkpoint& checkpoint,
-                                              const EditPlan& plan,
-                                              const io::SubspaceFile& subspaces,
-                                              const MergeOptions& options, const fs::path& output,
-                                              const dist::Communicator& comm,
-                                              dist::Timers& timers) {
+std::map<std::string, io::TensorRecord> merge(
+    const io::Checkpoint& checkpoint, const EditPlan& plan, const io::SubspaceFile& subspaces,
+    const io::DeltaReader* deltas, const MergeOptions& options, const fs::path& output,
+    const dist::Communicator& comm, dist::Timers& timers) {
   MRP_EXPECT(options.block_bytes > 0);
   const OutputDirectory directory(output);
   const auto root_only = [&](auto&& work) {
@@ -68,7 +66,7 @@ std::map<std::string, io::TensorRecord> merge(const io::Checkpoint& checkpoint,
   root_only([&] {
     directory.create(checkpoint.directory(), bytes_needed(checkpoint), options.fingerprint);
   });
-  const MergeJob job{checkpoint, plan, subspaces, options, directory.partial(), comm};
+  const MergeJob job{checkpoint, plan, subspaces, deltas, options, directory.partial(), comm};
   try {
     std::vector<SquaredNorms> removed;
     {

@@ -19,6 +19,7 @@ struct MergeJob {
   const io::Checkpoint& checkpoint;
   const EditPlan& plan;
   const io::SubspaceFile& subspaces;
+  const io::DeltaReader* deltas;  ///< null where nothing was trained
   const MergeOptions& options;
   const std::filesystem::path& directory;  ///< where the files grow
   const dist::Communicator& comm;

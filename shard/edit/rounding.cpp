@@ -91,6 +91,47 @@ MRP_VECTOR_CLONES void sweep_f16(const Panel<float>& n, const float* gram, std::
   sweep_body<F16Grid>(n, gram, begin, end, exact, error, state);
 }
 
+typedef std::uint32_t Unsigned __attribute__((vector_size(kLanes * sizeof(std::uint32_t))));
+
+/// Scrambles 32 bits, each input bit into every output bit (constants: C. Wellons, lowbias32).
+inline __attribute__((always_inline)) void scramble(Unsigned& x) {
+  x ^= x >> 16;
+  x *= 0x7feb352dU;
+  x ^= x >> 15;
+  x *= 0x846ca68bU;
+  x ^= x >> 16;
+}
+
+template <class Grid>
+inline __attribute__((always_inline)) void random_body(Lanes<float>* tile, std::int64_t length,
+                                                       std::uint32_t first, std::uint32_t seed) {
+  Unsigned key;
+  for (int lane = 0; lane < kLanes; ++lane) key[lane] = first + static_cast<unsigned>(lane);
+  scramble(key);
+  key += seed;
+  for (std::int64_t j = 0; j < length; ++j) {
+    Unsigned bits = key + static_cast<std::uint32_t>(j);
+    scramble(bits);
+    // Uniform in [0, 1); a signed type converts faster.
+    const Floats chance =
+        __builtin_convertvector(reinterpret_cast<Ints>(bits >> 8), Floats) * 0x1p-24f;
+    const Floats x = tile[j].v;
+    Floats toward, away;
+    Grid::neighbours(x, toward, away);
+    // A representable x has no way to go: 0 / 0 is not above any chance.
+    tile[j].v = (x - toward) / (away - toward) > chance ? away : toward;
+  }
+}
+
+MRP_VECTOR_CLONES void random_bf16(Lanes<float>* tile, std::int64_t length, std::uint32_t first,
+                                   std::uint32_t seed) {
+  random_body<Bf16Grid>(tile, length, first, seed);
+}
+MRP_VECTOR_CLONES void random_f16(Lanes<float>* tile, std::int64_t length, std::uint32_t first,
+                                  std::uint32_t seed) {
+  random_body<F16Grid>(tile, length, first, seed);
+}
+
 /// After the first sweep the state is looked at after so many groups.
 constexpr std::int64_t kCheckGroups = 256 / kGroup;
 
@@ -124,23 +165,51 @@ bool ErrorFeedback::good_enough(double target) const {
   return total <= target;
 }
 
+void ErrorFeedback::sweep(std::int64_t begin, std::int64_t end,
+                          std::span<const Lanes<float>> tile) {
+  const auto run = dtype_ == io::DType::bf16 ? sweep_bf16 : sweep_f16;
+  run(n_, gram_.data(), begin, end, tile.data(), error_.data(), state_.data());
+}
+
+void ErrorFeedback::sweep_until_good(int sweeps, std::span<Lanes<float>> tile,
+                                     std::span<const Lanes<double>> removed) {
+  const double target = kTarget * kTarget * squared_norm(removed);
+  for (int i = 0; i < sweeps; ++i) {
+    for (std::int64_t g = 0; g < n_.groups(); g += kCheckGroups) {
+      if (good_enough(target)) i = sweeps;
+      if (i == sweeps) break;
+      sweep(g, std::min(g + kCheckGroups, n_.groups()), tile);
+    }
+  }
+  for (std::size_t j = 0; j < tile.size(); ++j) tile[j].v += error_[j].v;
+}
+
 void ErrorFeedback::round(std::span<Lanes<float>> tile, std::span<const Lanes<double>> removed) {
   MRP_EXPECT(tile.size() == error_.size() && removed.size() == state_.size());
   std::fill(state_.begin(), state_.end(), Lanes<float>{});
   std::fill(error_.begin(), error_.end(), Lanes<float>{});
-  const auto sweep = dtype_ == io::DType::bf16 ? sweep_bf16 : sweep_f16;
-  const std::int64_t groups = n_.groups();
-  sweep(n_, gram_.data(), 0, groups, tile.data(), error_.data(), state_.data());
-  const double target = kTarget * kTarget * squared_norm(removed);
-  for (int round = 1; round < kMaxSweeps; ++round) {
-    for (std::int64_t g = 0; g < groups; g += kCheckGroups) {
-      if (good_enough(target)) round = kMaxSweeps;
-      if (round == kMaxSweeps) break;
-      sweep(n_, gram_.data(), g, std::min(g + kCheckGroups, groups), tile.data(), error_.data(),
-            state_.data());
-    }
+  sweep(0, n_.groups(), tile);
+  sweep_until_good(kMaxSweeps - 1, tile, removed);
+}
+
+void ErrorFeedback::round_from(std::span<const Lanes<float>> chosen, std::span<Lanes<float>> tile,
+                               std::span<const Lanes<double>> removed) {
+  MRP_EXPECT(tile.size() == error_.size() && removed.size() == state_.size());
+  MRP_EXPECT(chosen.size() == tile.size());
+  for (std::size_t j = 0; j < tile.size(); ++j) error_[j].v = chosen[j].v - tile[j].v;
+  std::vector<Lanes<double>> sums(state_.size(), Lanes<double>{});
+  project<float>(n_, 0, error_, sums);
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    state_[i].v = __builtin_convertvector(sums[i].v, Floats);
   }
-  for (std::size_t j = 0; j < tile.size(); ++j) tile[j].v += error_[j].v;
+  sweep_until_good(kMaxSweeps, tile, removed);
+}
+
+void round_at_random(std::span<Lanes<float>> tile, std::int64_t first, std::uint32_t seed,
+                     io::DType dtype) {
+  MRP_EXPECT(dtype == io::DType::bf16 || dtype == io::DType::f16);
+  const auto round = dtype == io::DType::bf16 ? random_bf16 : random_f16;
+  round(tile.data(), std::ssize(tile), static_cast<std::uint32_t>(first), seed);
 }
 
 }  // namespace mrp::shard

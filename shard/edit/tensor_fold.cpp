@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "dist/error.hpp"
+#include "io/hash.hpp"
 
 namespace mrp::shard {
 
@@ -28,6 +29,11 @@ double largest(io::DType dtype) {
   }
 }
 
+/// Tensors of the same shape are not rounded alike.
+std::uint32_t seed_of(const std::string& name) {
+  return static_cast<std::uint32_t>(std::stoul(io::xxh3_128(name).substr(0, 8), nullptr, 16));
+}
+
 }  // namespace
 
 MatrixShape matrix_shape(const io::TensorInfo& info) {
@@ -38,7 +44,11 @@ MatrixShape matrix_shape(const io::TensorInfo& info) {
 
 TensorFold::TensorFold(const io::TensorInfo& info, const TensorEdit& edit,
                        const io::SubspaceFile& subspaces, Rounding rounding)
-    : name_(info.name), dtype_(info.dtype), shape_(matrix_shape(info)) {
+    : name_(info.name),
+      dtype_(info.dtype),
+      shape_(matrix_shape(info)),
+      // f32 is rounded to nearest: its leak is 1e-7 anyway.
+      rounding_(dtype_ == io::DType::f32 ? Rounding::nearest : rounding) {
   const auto make_side = [&](const Fold* fold) -> std::optional<Side> {
     if (fold == nullptr) return {};
     FoldFactors f = factors_of(*fold, subspaces);
@@ -47,9 +57,9 @@ TensorFold::TensorFold(const io::TensorInfo& info, const TensorEdit& edit,
   };
   row_ = make_side(row_fold(edit));
   column_ = make_side(column_fold(edit));
-  // f32 is rounded to nearest: its leak is 1e-7 anyway.
-  if (rounding == Rounding::error_feedback && dtype_ != io::DType::f32) {
-    feedback_.emplace((row_ ? row_ : column_)->factors, dtype_);
+  if (rounding_ == Rounding::error_feedback) {
+    if (row_ || column_) feedback_.emplace((row_ ? row_ : column_)->factors, dtype_);
+    seed_ = seed_of(name_);
   }
   if (needs_observation()) {
     observed_.emplace(column_->factors, ProjectionMeter::Direction::columns, shape_.columns,
@@ -100,26 +110,39 @@ void TensorFold::subtract_columns(std::int64_t row, std::int64_t used, Tile<Real
   subtract<Real>(column_products_.get<Real>(), m, tile);
 }
 
+void TensorFold::round(std::int64_t first, bool changed, Tile<float>& tile,
+                       std::span<const Lanes<double>> removed) {
+  if (rounding_ == Rounding::nearest) return;  // storing does it
+  if (!changed) return feedback_->round(tile, removed);
+  Tile<float> chosen = tile;
+  round_at_random(chosen, first, seed_, dtype_);
+  if (feedback_) {
+    feedback_->round_from(chosen, tile, removed);
+  } else {
+    tile = std::move(chosen);
+  }
+}
+
 template <class Real>
 double TensorFold::fold_tiles(std::int64_t first, const MatrixBytes& block) {
   const bool columns = by_columns();
-  const Side& side = columns ? *column_ : *row_;
+  const Side* side = columns ? &*column_ : row_ ? &*row_ : nullptr;
   const std::int64_t count = columns ? block.columns : block.rows;
-  std::vector<Lanes<double>> sums(static_cast<std::size_t>(side.factors.k));
+  std::vector<Lanes<double>> sums(static_cast<std::size_t>(side != nullptr ? side->factors.k : 0));
   Tile<Real> tile;
   double removed = 0;
   for (std::int64_t i = 0; i < count; i += kLanes) {
     columns ? load_columns(block, i, tile) : load_rows(block, i, tile);
-    std::fill(sums.begin(), sums.end(), Lanes<double>{});
-    project<Real>(side.n.get<Real>(), 0, tile, sums);
-    removed += squared_norm(sums);
-    subtract<Real>(side.m.get<Real>(), sums, tile);
+    if (side != nullptr) {
+      std::fill(sums.begin(), sums.end(), Lanes<double>{});
+      project<Real>(side->n.get<Real>(), 0, tile, sums);
+      removed += squared_norm(sums);
+      subtract<Real>(side->m.get<Real>(), sums, tile);
+    }
     if (!columns && column_) subtract_columns(first + i, std::min(kLanes, count - i), tile);
     // NaN and Inf of the input spread over their row or column and are found here as well.
     if (!all_within<Real>(tile, static_cast<Real>(largest(dtype_)))) report(first, block);
-    if constexpr (std::is_same_v<Real, float>) {
-      if (feedback_) feedback_->round(tile, sums);
-    }
+    if constexpr (std::is_same_v<Real, float>) round(first + i, !block.delta.empty(), tile, sums);
     columns ? store_columns(tile, i, block) : store_rows(tile, i, block);
   }
   return removed;
@@ -148,9 +171,10 @@ void TensorFold::report(std::int64_t first, const MatrixBytes& block) const {
     }
   }
   throw dist::NumericalError(fmt::format(
-      "tensor {}, rows {} to {}: the folded weights are larger than {} can hold; solve the site "
-      "with fewer directions or an orthogonal projector",
-      name_, first_row, first_row + block.rows - 1, io::dtype_name(dtype_)));
+      "tensor {}, rows {} to {}: the edited weights are larger than {} can hold; {}", name_,
+      first_row, first_row + block.rows - 1, io::dtype_name(dtype_),
+      row_ || column_ ? "solve the site with fewer directions or an orthogonal projector"
+                      : "refine with a lower learning rate"));
 }
 
 LeakMeter::LeakMeter(const io::TensorInfo& info, const TensorEdit& edit,

@@ -1,9 +1,10 @@
-// The folds of one tensor, applied to its blocks in memory.
+// The edits of one tensor, applied to its blocks in memory.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "io/safetensors.hpp"
@@ -21,15 +22,15 @@ struct MatrixShape {
 };
 MatrixShape matrix_shape(const io::TensorInfo& info);
 
-/// ‖W N‖² along rows and columns, 0 where nothing is folded.
+/// ‖W N‖² along rows and columns (W with its trained change), 0 where nothing is folded.
 struct SquaredNorms {
   double rows = 0;
   double columns = 0;
 };
 
-/// What is folded into a tensor decides how it is cut: along rows only or both, blocks of rows;
-/// along columns only, slabs of columns. What becomes of a row or column depends on nothing but its
-/// tile of kLanes, so that any cut at multiples of kLanes gives the same bytes.
+/// Blocks are those of the cut that `by_columns` says, and carry their trained change. What becomes
+/// of a row or column depends on nothing but its tile of kLanes, so that any cut at multiples of
+/// kLanes gives the same bytes.
 class TensorFold {
  public:
   TensorFold(const io::TensorInfo& info, const TensorEdit& edit, const io::SubspaceFile& subspaces,
@@ -41,7 +42,7 @@ class TensorFold {
   bool needs_observation() const { return row_ && column_; }
   void observe(std::int64_t first_row, const MatrixBytes& block);
 
-  /// Replaces a block by its folded and rounded values. Rows or columns [first, ...) of the tensor,
+  /// Replaces a block by its edited and rounded values. Rows or columns [first, ...) of the tensor,
   /// by the way it is cut. Returns the norms of what was removed; the norm along the columns of a
   /// tensor folded on both sides comes with its first block.
   /// @throws NumericalError naming tensor and row: NaN or Inf in the block, or a result that the
@@ -57,6 +58,9 @@ class TensorFold {
   double fold_tiles(std::int64_t first, const MatrixBytes& block);
   template <class Real>
   void subtract_columns(std::int64_t row, std::int64_t used, Tile<Real>& tile) const;
+  /// Vectors [first, …) of the tensor, with a trained change in them or not.
+  void round(std::int64_t first, bool changed, Tile<float>& tile,
+             std::span<const Lanes<double>> removed);
   void finish_observation();
   [[noreturn]] void report(std::int64_t first, const MatrixBytes& block) const;
 
@@ -64,7 +68,9 @@ class TensorFold {
   io::DType dtype_;
   MatrixShape shape_;
   std::optional<Side> row_, column_;
+  Rounding rounding_;
   std::optional<ErrorFeedback> feedback_;
+  std::uint32_t seed_ = 0;                   ///< of random rounding
   std::optional<ProjectionMeter> observed_;  ///< Nᵀ W of the column fold
   FoldPanel column_products_;                ///< (Nᵀ W P)ᵀ [columns × k]
   double column_norm_ = 0;

@@ -60,6 +60,24 @@ void with_element(io::DType dtype, Work&& work) {
   }
 }
 
+/// Reads elements of a matrix, with the change that is added to them.
+template <class Element, class Real>
+class Source {
+ public:
+  explicit Source(const MatrixBytes& matrix)
+      : bytes_(matrix.bytes.data()), delta_(matrix.delta.empty() ? nullptr : matrix.delta.data()) {
+    MRP_EXPECT(delta_ == nullptr || std::ssize(matrix.delta) == matrix.rows * matrix.columns);
+  }
+  Real operator[](std::int64_t index) const {
+    const auto value = static_cast<Real>(Element::widen(get<Element>(bytes_, index)));
+    return delta_ == nullptr ? value : value + static_cast<Real>(delta_[index]);
+  }
+
+ private:
+  const std::byte* bytes_;
+  const float* delta_;
+};
+
 template <class Real>
 Real* scalars(Tile<Real>& tile) {
   return reinterpret_cast<Real*>(tile.data());
@@ -86,15 +104,14 @@ void load_rows(const MatrixBytes& matrix, std::int64_t first, Tile<Real>& tile) 
   if (used < kLanes) std::fill(tile.begin(), tile.end(), Lanes<Real>{});
   Real* out = scalars(tile);
   with_element(matrix.dtype, [&](auto element) {
-    using Element = decltype(element);
-    const std::byte* in = matrix.bytes.data();
+    const Source<decltype(element), Real> in(matrix);
     // Sixteen columns at a time: the rows' cache lines are used up while they are near.
     for (std::int64_t begin = 0; begin < matrix.columns; begin += kLanes) {
       const std::int64_t end = std::min(begin + kLanes, matrix.columns);
       for (std::int64_t lane = 0; lane < used; ++lane) {
         const std::int64_t row = (first + lane) * matrix.columns;
         for (std::int64_t j = begin; j < end; ++j) {
-          out[j * kLanes + lane] = static_cast<Real>(Element::widen(get<Element>(in, row + j)));
+          out[j * kLanes + lane] = in[row + j];
         }
       }
     }
@@ -108,12 +125,11 @@ void load_columns(const MatrixBytes& matrix, std::int64_t first, Tile<Real>& til
   if (used < kLanes) std::fill(tile.begin(), tile.end(), Lanes<Real>{});
   Real* out = scalars(tile);
   with_element(matrix.dtype, [&](auto element) {
-    using Element = decltype(element);
-    const std::byte* in = matrix.bytes.data();
+    const Source<decltype(element), Real> in(matrix);
     for (std::int64_t i = 0; i < matrix.rows; ++i) {
       const std::int64_t row = i * matrix.columns + first;
       for (std::int64_t lane = 0; lane < used; ++lane) {
-        out[i * kLanes + lane] = static_cast<Real>(Element::widen(get<Element>(in, row + lane)));
+        out[i * kLanes + lane] = in[row + lane];
       }
     }
   });

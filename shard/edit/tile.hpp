@@ -47,10 +47,12 @@ struct MatrixBytes {
   io::DType dtype{};
   std::int64_t rows = 0;
   std::int64_t columns = 0;
-  std::span<std::byte> bytes;  ///< [rows × columns]
+  std::span<std::byte> bytes;      ///< [rows × columns]
+  std::span<const float> delta{};  ///< [rows × columns], added to what is loaded; empty: nothing
 };
 
-/// Sixteen rows from `first` on become lanes; lanes beyond the last row are zero.
+/// Sixteen rows from `first` on become lanes; lanes beyond the last row are zero. A change is added
+/// in Real.
 template <class Real>
 void load_rows(const MatrixBytes& matrix, std::int64_t first, Tile<Real>& tile);
 /// Sixteen columns from `first` on become lanes.

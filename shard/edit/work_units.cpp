@@ -34,12 +34,12 @@ class Cutter {
   void fold(const io::TensorInfo& info, std::size_t index, const TensorEdit& edit) {
     const MatrixShape shape = matrix_shape(info);
     const auto element = static_cast<std::uint64_t>(io::dtype_bits(info.dtype)) / 8;
-    const bool by_columns = row_fold(edit) == nullptr;
-    const std::int64_t across = by_columns ? shape.columns : shape.rows;
+    const bool columns = by_columns(edit);
+    const std::int64_t across = columns ? shape.columns : shape.rows;
     const std::uint64_t along =
-        element * static_cast<std::uint64_t>(by_columns ? shape.rows : shape.columns);
+        edited_bytes(info, edit) * static_cast<std::uint64_t>(columns ? shape.rows : shape.columns);
     std::int64_t step = block_rows(along, block_bytes_);
-    if (by_columns) step = std::max(step, lanes_in(kLeastPiece, element));
+    if (columns) step = std::max(step, lanes_in(kLeastPiece, element));
     for (std::int64_t at = 0; at < across; at += step) {
       const dist::Range part{at, std::min(at + step, across)};
       units_.push_back({file_, info.begin, info.end, index, part,
@@ -54,6 +54,11 @@ class Cutter {
 };
 
 }  // namespace
+
+std::uint64_t edited_bytes(const io::TensorInfo& info, const TensorEdit& edit) {
+  return static_cast<std::uint64_t>(io::dtype_bits(info.dtype)) / 8 +
+         (edit.delta ? sizeof(float) : 0);
+}
 
 std::int64_t block_rows(std::uint64_t row_bytes, std::uint64_t block_bytes) {
   return lanes_in(block_bytes, row_bytes);

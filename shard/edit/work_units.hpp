@@ -19,7 +19,7 @@ struct WorkUnit {
   std::uint64_t end = 0;
   std::optional<std::size_t> edit;  ///< index into the plan
   dist::Range part;
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = 0;  ///< held in memory: of the tensor and of its trained change
 };
 
 /// In file order; the same whatever the number of ranks. A piece is about `block_bytes` long: never
@@ -30,6 +30,9 @@ std::vector<WorkUnit> make_work_units(const io::Checkpoint& checkpoint, const Ed
 /// The contiguous share of each rank. Folding a byte costs about 2 + k/16 times copying it.
 std::vector<dist::Range> share_units(const std::vector<WorkUnit>& units, const EditPlan& plan,
                                      const io::SubspaceFile& subspaces, int ranks);
+
+/// Bytes in memory of one element of an edited tensor: its own and those of its trained change.
+std::uint64_t edited_bytes(const io::TensorInfo& info, const TensorEdit& edit);
 
 /// Rows that make a block of about `block_bytes`: a multiple of kLanes.
 std::int64_t block_rows(std::uint64_t row_bytes, std::uint64_t block_bytes);

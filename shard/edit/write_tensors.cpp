@@ -52,6 +52,15 @@ class UnitWriter {
     output(unit.file).write(unit.begin, buffer_);
   }
 
+  /// The trained change of a block of the tensor at work; nothing if it has none.
+  std::span<const float> read_delta(const io::TensorInfo& info, dist::Range rows,
+                                    dist::Range columns) {
+    if (!job_.plan.edits[*edit_].delta) return {};
+    delta_.resize(static_cast<std::size_t>(rows.size() * columns.size()));
+    job_.deltas->read(info.name, rows, columns, delta_);
+    return delta_;
+  }
+
   /// Rows `part` of a tensor into buffer_; returns where they begin in the file.
   std::uint64_t read_rows(const io::TensorInfo& info, std::size_t file, dist::Range part,
                           MatrixBytes& block) {
@@ -60,15 +69,16 @@ class UnitWriter {
     const std::uint64_t begin = info.begin + static_cast<std::uint64_t>(part.begin) * row;
     buffer_.resize(row * static_cast<std::size_t>(part.size()));
     input(file).read(begin, buffer_);
-    block = {info.dtype, part.size(), shape.columns, buffer_};
+    block = {info.dtype, part.size(), shape.columns, buffer_,
+             read_delta(info, part, {0, shape.columns})};
     return begin;
   }
 
   void observe(const io::TensorInfo& info, std::size_t file) {
     const MatrixShape shape = matrix_shape(info);
-    const std::int64_t step =
-        block_rows(element_bytes(info.dtype) * static_cast<std::uint64_t>(shape.columns),
-                   job_.options.block_bytes);
+    const std::int64_t step = block_rows(
+        edited_bytes(info, job_.plan.edits[*edit_]) * static_cast<std::uint64_t>(shape.columns),
+        job_.options.block_bytes);
     MatrixBytes block;
     for (std::int64_t row = 0; row < shape.rows; row += step) {
       read_rows(info, file, {row, std::min(row + step, shape.rows)}, block);
@@ -87,7 +97,8 @@ class UnitWriter {
   SquaredNorms write_columns(const io::TensorInfo& info, const WorkUnit& unit) {
     const MatrixShape shape = matrix_shape(info);
     buffer_ = job_.checkpoint.read_block(info.name, {0, shape.rows}, unit.part);
-    const MatrixBytes slab{info.dtype, shape.rows, unit.part.size(), buffer_};
+    const MatrixBytes slab{info.dtype, shape.rows, unit.part.size(), buffer_,
+                           read_delta(info, {0, shape.rows}, unit.part)};
     const SquaredNorms removed = fold_->fold(unit.part.begin, slab);
     const PartialFile& file = output(unit.file);
     if (unit.part.size() == shape.columns) {
@@ -109,6 +120,7 @@ class UnitWriter {
   std::optional<std::size_t> edit_;
   std::optional<TensorFold> fold_;
   std::vector<std::byte> buffer_;
+  std::vector<float> delta_;
 };
 
 }  // namespace

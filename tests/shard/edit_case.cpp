@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "dist/agree.hpp"
+#include "io/delta_store.hpp"
 #include "io/file.hpp"
 #include "io/safetensors.hpp"
 
@@ -237,6 +239,58 @@ std::map<std::string, Matrix> read_tensors(const io::Checkpoint& checkpoint) {
     const bool matrix = info.shape.size() == 2;
     tensors.emplace(name, from_bytes(checkpoint.read(name), info.dtype, matrix ? info.shape[0] : 1,
                                      matrix ? info.shape[1] : info.shape[0]));
+  }
+  return tensors;
+}
+
+std::map<std::string, Matrix> random_deltas(const io::Checkpoint& checkpoint,
+                                            const std::vector<std::string>& tensors, double scale) {
+  std::mt19937_64 random(11);
+  std::map<std::string, Matrix> deltas;
+  for (const std::string& name : tensors) {
+    const auto& shape = checkpoint.info(name).shape;
+    Matrix delta = random_matrix(shape.size() == 2 ? shape[0] : 1, shape.back(), scale, random);
+    for (double& x : delta.values) x = static_cast<float>(x);
+    deltas.emplace(name, std::move(delta));
+  }
+  return deltas;
+}
+
+void write_deltas(const fs::path& path, const io::Checkpoint& checkpoint,
+                  const std::map<std::string, Matrix>& deltas, const dist::Communicator& comm) {
+  io::DeltaLayout layout;
+  layout.summary = "{}";
+  for (const auto& [name, delta] : deltas) layout.tensors[name] = checkpoint.info(name).shape;
+  io::DeltaWriter writer(path, layout, "", comm);
+  dist::agree(comm, [&] {
+    if (!comm.is_root()) return;
+    for (const auto& [name, delta] : deltas) {
+      const std::vector<float> values(delta.values.begin(), delta.values.end());
+      writer.write(name, {0, delta.rows}, {0, delta.columns}, values);
+    }
+  });
+  writer.finish();
+}
+
+std::map<std::string, Matrix> dense_merge(std::map<std::string, Matrix> tensors,
+                                          const shard::EditPlan& plan,
+                                          const io::SubspaceFile& subspaces,
+                                          const std::map<std::string, Matrix>& deltas) {
+  using shard::FoldSide;
+  for (const auto& [name, delta] : deltas) {
+    Matrix& w = tensors.at(name);
+    for (std::size_t i = 0; i < w.values.size(); ++i) w.values[i] += delta.values[i];
+  }
+  for (const shard::TensorEdit& edit : plan.edits) {
+    Matrix& w = tensors.at(edit.tensor);
+    for (const shard::Fold& fold : edit.folds) {
+      const Matrix p = projector(subspaces.sites.at(fold.site));
+      if (fold.side == FoldSide::input) w = multiply(w, p);
+      if (fold.side == FoldSide::output) w = multiply(p, w);
+      if (fold.side == FoldSide::rows || fold.side == FoldSide::bias) {
+        w = transpose(multiply(p, transpose(w)));
+      }
+    }
   }
   return tensors;
 }

@@ -10,10 +10,12 @@
 #include <string>
 #include <vector>
 
+#include "dist/communicator.hpp"
 #include "io/checkpoint.hpp"
 #include "io/dtype.hpp"
 #include "io/model_config.hpp"
 #include "io/subspace_store.hpp"
+#include "shard/edit/edit_plan.hpp"
 
 namespace mrp::test {
 
@@ -72,6 +74,19 @@ void write_checkpoint(const std::filesystem::path& directory, const CheckpointOp
 
 /// All tensors of a checkpoint as dense matrices; vectors have one row.
 std::map<std::string, Matrix> read_tensors(const io::Checkpoint& checkpoint);
+
+/// Random changes of every one of `tensors`, values of about `scale`.
+std::map<std::string, Matrix> random_deltas(const io::Checkpoint& checkpoint,
+                                            const std::vector<std::string>& tensors, double scale);
+/// Collective: deltas.h5 with these changes, in the shapes of the checkpoint.
+void write_deltas(const std::filesystem::path& path, const io::Checkpoint& checkpoint,
+                  const std::map<std::string, Matrix>& deltas, const dist::Communicator& comm);
+
+/// All tensors with the edits of `plan` applied as dense matrices: changes, then folds.
+std::map<std::string, Matrix> dense_merge(std::map<std::string, Matrix> tensors,
+                                          const shard::EditPlan& plan,
+                                          const io::SubspaceFile& subspaces,
+                                          const std::map<std::string, Matrix>& deltas = {});
 
 /// The names of all files below a directory with their bytes.
 std::map<std::string, std::string> read_files(const std::filesystem::path& directory);

@@ -2,7 +2,8 @@
 
 edit_golden.py FOLDER        writes random tiny models to FOLDER/edit/<case>/model
 edit_golden.py FOLDER check  loads what MergeGoldenTest made of them, <case>/ranks_N/<sites>, and
-                             compares it with the original under hooks that apply P at the sites
+                             compares it with the original, its weights changed as deltas.h5 says,
+                             under hooks that apply P at the sites
 """
 import pathlib
 import sys
@@ -64,6 +65,15 @@ def read_sites(path):
         return {site: [torch.tensor(file[site][key][()]) for key in "AB"] for site in file}
 
 
+def add(model, path):
+    """Adds trained changes to the weights."""
+    if not path.exists():
+        return
+    with h5py.File(path) as file:
+        for name in file:
+            model.get_parameter(name).data += torch.tensor(file[name][()])
+
+
 def hook(model, sites):
     """Applies P to the states."""
     for site, (a, b) in sites.items():
@@ -79,8 +89,7 @@ def hook(model, sites):
 
 
 def fold(model, sites, dtype):
-    """Applies P to the weights in fp64 and rounds them to nearest."""
-    changed = set()
+    """Applies P to the weights in fp64 and rounds all to nearest."""
     for site, (a, b) in sites.items():
         modules, reads = targets(model, site)
         for module in modules:
@@ -95,8 +104,7 @@ def fold(model, sites, dtype):
                 else:
                     w = w - a @ (b.T @ w)
                 parameter.data = w
-                changed.add(parameter)
-    for parameter in changed:
+    for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype).float()
 
 
@@ -114,6 +122,8 @@ def check(folder):
             for merged in sorted((folder / name).glob("ranks_*/*/config.json")):
                 sites = read_sites(merged.parent.with_suffix(".h5"))
                 hooked, rounded = load(folder / name / "model"), load(folder / name / "model")
+                for model in (hooked, rounded):
+                    add(model, merged.parent.with_suffix(".deltas.h5"))
                 hook(hooked, sites)
                 fold(rounded, sites, getattr(torch, dtype))
                 expected = hooked(tokens).logits
@@ -123,7 +133,7 @@ def check(folder):
                 bound = 1e-5 if dtype == "float32" else 2 * rounding
                 label = f"{name} {merged.parent.parent.name} {merged.parent.name}"
                 print(f"{label}: error {error:.1e}, of rounding to nearest {rounding:.1e}, "
-                      f"effect of the projections {effect:.1e}")
+                      f"effect of the edits {effect:.1e}")
                 compared += 1
                 if not error <= bound or not effect > 10 * bound:
                     failures.append(label)

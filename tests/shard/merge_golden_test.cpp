@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <random>
 
 #include "dist/agree.hpp"
@@ -16,6 +17,7 @@ namespace fs = std::filesystem;
 struct GoldenCase {
   std::string model, sites;
   std::vector<std::string> names;
+  bool deltas = false;  ///< every tensor has a trained change
 };
 
 const std::vector<std::string> kInputs = {"layers.0.qkv.input", "layers.1.gate_up.input",
@@ -40,9 +42,17 @@ TEST_P(MergeGoldenTest, MergesForTransformers) {
     const std::int64_t width = Site::parse(site).width(config);
     subspaces.sites[site] = test::random_subspace(site, width, 3, true, random);
   }
-  const EditPlan plan = make_edit_plan(checkpoint, config, subspaces);
+  std::optional<io::DeltaReader> deltas;
+  if (c.deltas) {
+    const auto changes = test::random_deltas(checkpoint, checkpoint.names(), 0.03);
+    dist::agree(comm, [&] { fs::create_directories(output.parent_path()); });
+    test::write_deltas(output.string() + ".deltas.h5", checkpoint, changes, comm);
+    deltas.emplace(output.string() + ".deltas.h5");
+  }
+  const io::DeltaReader* reader = deltas ? &*deltas : nullptr;
+  const EditPlan plan = make_edit_plan(checkpoint, config, subspaces, reader);
   dist::Timers timers;
-  const auto records = merge(checkpoint, plan, subspaces, {}, output, comm, timers);
+  const auto records = merge(checkpoint, plan, subspaces, reader, {}, output, comm, timers);
   EXPECT_EQ(records.size(), checkpoint.names().size());
   dist::agree(comm, [&] {
     if (comm.is_root()) subspaces.write(output.string() + ".h5");
@@ -58,7 +68,12 @@ INSTANTIATE_TEST_SUITE_P(
         GoldenCase{"biased_bf16", "inputs", kInputs},
         GoldenCase{"biased_bf16", "outputs", kOutputs}, GoldenCase{"biased_bf16", "both", kBoth},
         GoldenCase{"biased_bf16", "stream", kStream}, GoldenCase{"plain_f16", "inputs", kInputs},
-        GoldenCase{"plain_f16", "outputs", kOutputs}),
+        GoldenCase{"plain_f16", "outputs", kOutputs}, GoldenCase{"tied_f32", "changed", {}, true},
+        GoldenCase{"biased_f32", "changed_both", kBoth, true},
+        GoldenCase{"biased_f32", "changed_stream", kStream, true},
+        GoldenCase{"biased_bf16", "changed", {}, true},
+        GoldenCase{"biased_bf16", "changed_inputs", kInputs, true},
+        GoldenCase{"plain_f16", "changed_outputs", kOutputs, true}),
     [](const auto& test) { return test.param.model + "_" + test.param.sites; });
 
 }  // namespace

@@ -58,7 +58,7 @@ class MergeTest : public testing::Test {
     const io::Checkpoint checkpoint(input);
     const EditPlan plan = make_edit_plan(checkpoint, test::tiny_config(), file);
     dist::Timers timers;
-    return merge(checkpoint, plan, file, options, output, comm, timers);
+    return merge(checkpoint, plan, file, nullptr, options, output, comm, timers);
   }
 
   bool anything_left(const fs::path& output) const {
@@ -68,23 +68,6 @@ class MergeTest : public testing::Test {
   dist::Communicator comm_ = dist::Communicator::world();
   test::TempFolder folder_{comm_};
 };
-
-/// All tensors of `before` with the folds of `plan` applied as dense matrices.
-std::map<std::string, Matrix> dense_merge(std::map<std::string, Matrix> tensors,
-                                          const EditPlan& plan, const io::SubspaceFile& file) {
-  for (const TensorEdit& edit : plan.edits) {
-    Matrix& w = tensors.at(edit.tensor);
-    for (const Fold& fold : edit.folds) {
-      const Matrix p = test::projector(file.sites.at(fold.site));
-      if (fold.side == FoldSide::input) w = test::multiply(w, p);
-      if (fold.side == FoldSide::output) w = test::multiply(p, w);
-      if (fold.side == FoldSide::rows || fold.side == FoldSide::bias) {
-        w = test::transpose(test::multiply(p, test::transpose(w)));
-      }
-    }
-  }
-  return tensors;
-}
 
 struct TypeCase {
   io::DType dtype;
@@ -101,7 +84,7 @@ TEST_P(MergeTypesTest, TensorsAreTheDenseProduct) {
     const auto records = merge_to(input, output, file, comm_);
     const io::Checkpoint before(input), after(output);
     const EditPlan plan = make_edit_plan(before, test::tiny_config(), file);
-    const auto expected = dense_merge(test::read_tensors(before), plan, file);
+    const auto expected = test::dense_merge(test::read_tensors(before), plan, file);
     for (const auto& [name, tensor] : test::read_tensors(after)) {
       EXPECT_LE(test::distance(tensor, expected.at(name)), GetParam().tolerance) << name;
       EXPECT_EQ(records.at(name).changed, before.read(name) != after.read(name)) << name;
@@ -154,10 +137,10 @@ TEST_F(MergeTest, WideMatricesAreCutIntoSlabsOfColumns) {
   dist::Timers timers;
   MergeOptions slabs;
   slabs.block_bytes = 1;
-  merge(checkpoint, plan, file, slabs, folder_.path() / "slabs", comm_, timers);
-  merge(checkpoint, plan, file, {}, folder_.path() / "whole", comm_, timers);
+  merge(checkpoint, plan, file, nullptr, slabs, folder_.path() / "slabs", comm_, timers);
+  merge(checkpoint, plan, file, nullptr, {}, folder_.path() / "whole", comm_, timers);
   EXPECT_EQ(test::read_files(folder_.path() / "slabs"), test::read_files(folder_.path() / "whole"));
-  const auto expected = dense_merge(test::read_tensors(checkpoint), plan, file);
+  const auto expected = test::dense_merge(test::read_tensors(checkpoint), plan, file);
   const io::Checkpoint merged(folder_.path() / "slabs");
   EXPECT_LE(test::distance(test::read_tensors(merged).at(name), expected.at(name)), 4e-3);
 }
@@ -269,7 +252,7 @@ TEST_F(MergeTest, AFailureOfOneRankEndsAllAndLeavesNothing) {
     }
   }
   dist::Timers timers;
-  EXPECT_THROW(merge(checkpoint, plan, broken, {}, folder_.path() / "out", comm_, timers),
+  EXPECT_THROW(merge(checkpoint, plan, broken, nullptr, {}, folder_.path() / "out", comm_, timers),
                dist::NumericalError);
   comm_.barrier();
   EXPECT_FALSE(anything_left(folder_.path() / "out"));

@@ -141,6 +141,62 @@ TEST(ErrorFeedbackTest, ReachesButNeverPassesTheLargestNumber) {
   }
 }
 
+/// One row of `value` at each of sixteen rows from `first_row` on.
+Tile<float> constant_tile(float value, std::size_t width) {
+  Tile<float> tile(width);
+  for (auto& entry : tile) {
+    for (int lane = 0; lane < kLanes; ++lane) entry.v[lane] = value;
+  }
+  return tile;
+}
+
+TEST(RoundAtRandomTest, ChoosesNeighboursWhoseMeanIsTheValue) {
+  for (const io::DType dtype : {io::DType::bf16, io::DType::f16}) {
+    for (const float x : {1.0f, -0.02f, 3.0f, 0x1p-22f, 0.0f, 60000.0f}) {
+      const double step = spacing(x == 0 ? 1.0 : x, dtype);
+      for (const double part : {0.0, 0.125, 0.5, 0.9375}) {
+        const auto value = static_cast<float>(x + (x == 0 ? 0 : std::copysign(part * step, x)));
+        Tile<float> tile = constant_tile(value, 4096);
+        round_at_random(tile, 32, 5, dtype);
+        double sum = 0, farthest = 0;
+        for (const auto& entry : tile) {
+          for (int lane = 0; lane < kLanes; ++lane) {
+            sum += entry.v[lane] - double{value};
+            farthest = std::max(farthest, std::abs(entry.v[lane] - double{value}));
+          }
+        }
+        // 65536 values of a standard deviation of at most step / 2: five of their mean's
+        EXPECT_NEAR(sum / 65536 / step, 0, 0.01) << value;
+        EXPECT_LT(farthest, step) << value;
+      }
+    }
+  }
+}
+
+TEST(RoundAtRandomTest, ChanceDependsOnPlaceAndSeedAlone) {
+  const float value = 1.0f + 0x1p-8f;  // halfway between two bf16
+  const auto round = [&](std::int64_t first_row, std::uint32_t seed) {
+    Tile<float> tile = constant_tile(value, 256);
+    round_at_random(tile, first_row, seed, io::DType::bf16);
+    return tile;
+  };
+  const auto equal = [](const Tile<float>& a, const Tile<float>& b, int shift) {
+    double same = 0, all = 0;
+    for (std::size_t j = 0; j < a.size(); ++j) {
+      for (int lane = 0; lane + shift < kLanes; ++lane, ++all) {
+        same += a[j].v[lane + shift] == b[j].v[lane] ? 1 : 0;
+      }
+    }
+    return same / all;
+  };
+  EXPECT_EQ(equal(round(16, 1), round(16, 1), 0), 1.0);
+  EXPECT_EQ(equal(round(16, 1), round(20, 1), 4), 1.0);
+  // Other rows, other seeds and neighbouring columns know nothing of each other.
+  EXPECT_NEAR(equal(round(16, 1), round(32, 1), 0), 0.5, 0.05);
+  EXPECT_NEAR(equal(round(16, 1), round(16, 2), 0), 0.5, 0.05);
+  EXPECT_NEAR(equal(round(16, 1), round(16, 1), 1), 0.5, 0.05);
+}
+
 struct LeakCase {
   std::int64_t width, k;
   double bound;
