@@ -131,7 +131,9 @@ TokenSet read_set(hid_t file, const std::string& name, std::int64_t vocab_size) 
   set.ids = read_texts(group.get(), "ids");
   require(std::cmp_equal(set.ids.size(), count), group.get(), "{} ids for {} items", set.ids.size(),
           count);
-  set.zlib_bytes = read_vector<std::int64_t>(group.get(), "zlib_bytes", count);
+  if (exists(group.get(), "zlib_bytes")) {
+    set.zlib_bytes = read_vector<std::int64_t>(group.get(), "zlib_bytes", count);
+  }
   for (std::size_t i = 0; i < set.zlib_bytes.size(); ++i) {
     require(set.zlib_bytes[i] > 0, group.get(), "item {} has zlib_bytes {}", i, set.zlib_bytes[i]);
   }
@@ -178,6 +180,7 @@ void write_set(hid_t file, const TokenSet& set) {
   }
   write_sequences(create_group(group.get(), "items").get(), set.items);
   write_texts(group.get(), "ids", set.ids);
+  if (!set.zlib_bytes.empty()) write_vector(group.get(), "zlib_bytes", set.zlib_bytes);
   write_vector(group.get(), "answer_index", set.answer_index);
   write_vector(group.get(), "letter_position", set.letter_position);
   const auto letters = create_group(group.get(), "letters");
