@@ -393,6 +393,9 @@ std::vector<Key> evaluate_keys() {
       word("evaluate.holdout", MRP_FIELD(evaluate.holdout), "a name of data.evaluate",
            "set like the forget set that no model saw; gives the membership scores")};
   for (Key& key : keys) key.standard = "none";
+  keys.push_back(choice<bool>("evaluate.generate", MRP_FIELD(evaluate.generate),
+                              {{"false", false}, {"true", true}},
+                              "let the models answer every prompt, and score that by ROUGE-L"));
   return keys;
 }
 

@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "dist/agree.hpp"
 #include "dist/log.hpp"
 #include "jobs/metrics_file.hpp"
 #include "jobs/metrics_summary.hpp"
 #include "jobs/model_setup.hpp"
+#include "jobs/rouge.hpp"
 #include "jobs/stages.hpp"
 
 namespace mrp::jobs {
@@ -25,7 +27,8 @@ struct Side {
 std::string measured_from(const Job& job, const Side& side, const std::string& set) {
   return fingerprint(nlohmann::json::object({{"checkpoints", side.made_of},
                                              {"tokens", job.expected.at("set." + set)},
-                                             {"compute", settings(job.config).at("compute")}}));
+                                             {"compute", settings(job.config).at("compute")},
+                                             {"generate", job.config.evaluate.generate}}));
 }
 
 /// Names of the sets that `file` has no current metrics of. Collective: rank 0 knows.
@@ -66,10 +69,11 @@ void measure(Job& job, const Side& side, const shard::CausalLM& model,
     const dist::Timers::Scope set_scope(job.timers, set);
     const auto metrics = shard::evaluate(model, layout, tokens.set(set),
                                          job.config.parallel.batch_tokens, reference);
+    nlohmann::json measured = to_json(metrics, measured_from(job, side, set));
+    if (job.config.evaluate.generate) add_rouge(job, model, layout, tokens.set(set), measured);
     if (job.world->is_root()) {
-      auto& measured = file.sets[set][side.name];
-      measured = to_json(metrics, measured_from(job, side, set));
       summarise(measured, set == "forget");
+      file.sets[set][side.name] = std::move(measured);
     }
     dist::log::info(fmt::format("evaluate: {}: {}: {} items, NLL {:.3f}, answer probability {:.3f}",
                                 side.name, set, metrics.items, metrics.nll,

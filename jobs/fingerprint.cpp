@@ -107,7 +107,9 @@ Fingerprints expected_fingerprints(const JobConfig& config) {
     result["control"] = io::Checkpoint(config.evaluate.control).fingerprint();
     measured.push_back(result["control"]);
   }
-  const json how = {{"compute", all.at("compute")}, {"holdout", config.evaluate.holdout}};
+  const json how = {{"compute", all.at("compute")},
+                    {"holdout", config.evaluate.holdout},
+                    {"generate", config.evaluate.generate}};
   result["evaluate"] = stage_fingerprint("evaluate", how, measured);
   result["relearn"] = stage_fingerprint("relearn", pick({"relearn", "compute"}), measured);
   return result;

@@ -91,6 +91,7 @@ struct JobConfig {
   struct Evaluate {
     std::filesystem::path control;  ///< a model that never saw the forget set; empty: none
     std::string holdout;            ///< one of data.evaluate; empty: none
+    bool generate = false;
   } evaluate;
 
   struct Relearn {

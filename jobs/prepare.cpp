@@ -10,18 +10,12 @@ namespace {
 
 std::vector<std::string> arguments(const Job& job) {
   const JobConfig::Data& data = job.config.data;
-  std::vector<std::string> all = {"--model",
-                                  job.config.model.string(),
-                                  "--output",
-                                  job.work.tokens().string(),
-                                  "--max-tokens",
-                                  std::to_string(data.max_tokens),
-                                  "--template",
-                                  data.prompt_template,
-                                  "--overlap-limit",
-                                  fmt::format("{}", data.overlap_limit),
-                                  "--fingerprint",
-                                  job.expected.at("prepare")};
+  std::vector<std::string> all = {"--model",         job.config.model.string(),
+                                  "--output",        job.work.tokens().string(),
+                                  "--max-tokens",    std::to_string(data.max_tokens),
+                                  "--template",      data.prompt_template,
+                                  "--overlap-limit", fmt::format("{}", data.overlap_limit),
+                                  "--fingerprint",   job.expected.at("prepare")};
   for (const auto& [name, path] : job.config.sets()) {
     all.push_back("--set");
     all.push_back(name + "=" + path.string());

@@ -167,7 +167,7 @@ TEST_F(TokenDatasetTest, letters_answers_and_options_are_checked) {
 
 TEST_F(TokenDatasetTest, missing_and_foreign_parts_are_named) {
   for (const std::string name :
-       {"items", "items/offsets", "ids", "zlib_bytes", "answer_index", "letter_position", "letters",
+       {"items", "items/offsets", "ids", "answer_index", "letter_position", "letters",
         "letters/token_ids", "options", "options/item", "options/form"}) {
     const auto message = error_after(
         [&](hid_t file) { MRP_HDF5(H5Ldelete(file, ("forget/" + name).c_str(), H5P_DEFAULT)); });

@@ -88,6 +88,7 @@ TEST_F(FingerprintTest, SettingsChangeWhatDependsOnThemAndNothingElse) {
       {"merge.rounding=nearest", from_merge_},
       {"evaluate.holdout=world", {"evaluate"}},
       {"evaluate.control=base", {"evaluate"}},
+      {"evaluate.generate=true", {"evaluate"}},
       {"data.overlap_limit=0.5", {"prepare"}},
       {"data.evaluate.more=world.jsonl", {"prepare", "evaluate"}},
       // Neither where things lie nor how the work is spread changes what is computed.

@@ -57,7 +57,7 @@ TEST(JobConfigTest, EveryKeyTakesItsValue) {
       "subspace: {rule: cpca, dimension: 7, max_dimension: 9, ridge: 1e-3, alpha: 2, "
       "retain_energy: 0.5, projector: orthogonal, route: sample}\n"
       "merge: {rounding: nearest}\n"
-      "evaluate: {control: never, holdout: more}\n"
+      "evaluate: {control: never, holdout: more, generate: true}\n"
       "parallel: {tensor: 2, batch_tokens: 99}\n"
       "device: cpu\ncompute: fp32\nseed: 5\n");
   EXPECT_EQ(config.work, "/jobs/w");
@@ -79,6 +79,7 @@ TEST(JobConfigTest, EveryKeyTakesItsValue) {
   EXPECT_EQ(config.merge.rounding, shard::Rounding::nearest);
   EXPECT_EQ(config.evaluate.control, "/jobs/never");
   EXPECT_EQ(config.evaluate.holdout, "more");
+  EXPECT_TRUE(config.evaluate.generate);
   EXPECT_EQ(config.parallel.tensor, 2);
   EXPECT_EQ(config.parallel.batch_tokens, 99);
   EXPECT_EQ(config.device, Device::cpu);

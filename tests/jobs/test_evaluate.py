@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from pipeline import SCHOLARS, TOWNS, make_checkpoint, make_job, mrp, succeed, write_jsonl
+from rouge_score.rouge_scorer import RougeScorer
 from scipy import stats
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 INPUT = 3
 FOLDERS = {"base": "base", "unlearned": "out", "control": "control"}
@@ -238,6 +239,32 @@ def test_a_control_that_does_not_fit_is_refused_before_anything_runs(tmp_path, n
     assert result.code == INPUT, result.log
     assert len(result.errors) == 1 and words in result.errors[0], result.log
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.work").exists()
+
+
+def test_rouge_of_greedy_answers(job, models, tmp_path):
+    shutil.copytree(job, tmp_path / "job", symlinks=True)
+    result = succeed("run", tmp_path / "job" / "job.yaml", "--set", "evaluate.generate=true")
+    assert "ROUGE-L recall" in result.out
+    found = json.loads((tmp_path / "job" / "out.work" / "metrics.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(job / "base")
+    with h5py.File(job / "out.work" / "tokens.h5") as file:
+        items = sequences(file["forget/items"])
+    for side, model in models.items():
+        measured = found["sets"]["forget"][side]
+        for (ids, at), item in zip(items, measured["items"]):
+            prompt = ids[None, :at[0] + 1]
+            answer = model.generate(prompt, max_new_tokens=200, do_sample=False, eos_token_id=1, pad_token_id=1)
+            text = tokenizer.decode(answer[0, prompt.shape[1]:], skip_special_tokens=True).strip()
+            beginning = tokenizer.decode(answer[0, prompt.shape[1]:][:128], skip_special_tokens=True).strip()
+            truth = tokenizer.decode(ids[at[0] + 1:], skip_special_tokens=True).strip()
+            assert item["generated"] == text
+            stemmed, plain = (RougeScorer(["rougeL"], use_stemmer=stem).score(truth, predicted)["rougeL"]
+                              for stem, predicted in ((True, text), (False, beginning)))
+            assert item["rouge_l_recall"] == pytest.approx(stemmed.recall)
+            assert item["rouge_l_f1"] == pytest.approx(plain.fmeasure)
+        assert measured["rouge_l_f1"] == pytest.approx(np.mean([item["rouge_l_f1"] for item in measured["items"]]))
+    assert "retain.rouge_l_recall" in found["model_utility"]["base"]["of"]
+    assert not (tmp_path / "job" / "out.work" / "generated.jsonl").exists()
 
 
 def test_padding_of_the_tokenizer_does_not_matter(job, tmp_path):
