@@ -13,14 +13,17 @@
 
 namespace mrp::jobs {
 
+io::SubspaceFile folded_subspaces(const Job& job) {
+  // What the stages of this job made; an older job may have left other files.
+  const bool folds =
+      has_stage(job, "solve") && job.config.refine.train != JobConfig::Train::projections;
+  return folds ? io::SubspaceFile::read(job.work.subspaces()) : io::SubspaceFile();
+}
+
 void merge(Job& job) {
   const dist::Communicator& world = *job.world;
   const OpenCheckpoint base = open_checkpoint(job.config.model, world);
-  // What the stages of this job made; an older job may have left other files.
-  const auto subspaces = dist::agree(world, [&] {
-    return has_stage(job, "solve") ? io::SubspaceFile::read(job.work.subspaces())
-                                   : io::SubspaceFile();
-  });
+  const auto subspaces = dist::agree(world, [&] { return folded_subspaces(job); });
   const auto deltas = dist::agree(world, [&] {
     return has_stage(job, "refine") ? std::make_unique<const io::DeltaReader>(job.work.deltas())
                                     : nullptr;

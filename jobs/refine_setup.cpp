@@ -3,6 +3,9 @@
 #include <array>
 #include <utility>
 
+#include "dist/agree.hpp"
+#include "dist/error.hpp"
+#include "io/subspace_store.hpp"
 #include "shard/train/confine.hpp"
 
 namespace mrp::jobs {
@@ -64,6 +67,33 @@ shard::Loss retain_loss(JobConfig::RetainLoss loss) {
   }
 }
 
+/// The directions that solve found, of a split site this rank's block: one projection for each
+/// shard needs no communication.
+std::map<shard::Site, torch::Tensor> initial_projections(const Job& job,
+                                                         const dist::ParallelLayout& layout) {
+  std::map<shard::Site, torch::Tensor> initial;
+  const auto file =
+      dist::agree(*job.world, [&] { return io::SubspaceFile::read(job.work.subspaces()); });
+  for (const auto& [name, found] : file.sites) {
+    if (found.k == 0) continue;
+    const shard::Site site = shard::Site::parse(name);
+    torch::Tensor a = torch::tensor(found.a, torch::kFloat64).view({found.width, found.k});
+    if (site.is_split() && site.side == shard::Side::input) {
+      const dist::Range own =
+          dist::slice(found.width, layout.tensor().size(), layout.tensor().rank());
+      a = a.narrow(0, own.begin, own.size());
+    }
+    initial[site] = std::get<0>(torch::linalg_qr(a)).to(torch::kFloat32).contiguous();
+  }
+  dist::agree(*job.world, [&] {
+    if (!initial.empty()) return;
+    throw dist::InputError(
+        "refine.train projections: no site has directions to start from; set "
+        "subspace.dimension, or train: subspace");
+  });
+  return initial;
+}
+
 }  // namespace
 
 shard::TrainableOptions trainable_options(const Job& job, const shard::CausalLM& model,
@@ -75,6 +105,10 @@ shard::TrainableOptions trainable_options(const Job& job, const shard::CausalLM&
   options.rank = refine.lora_rank;
   options.seed = job.config.seed;
   for (const std::string& name : refine.modules) options.modules.push_back(site_module(name));
+  if (refine.train == Train::projections) {
+    options.projections = initial_projections(job, layout);
+    return options;
+  }
   const bool confined = refine.train == Train::subspace ||
                         (refine.train == Train::lora && refine.lora_confined);
   if (!confined) return options;

@@ -31,7 +31,8 @@ constexpr std::array<std::pair<const char*, Attacker>, 5> kAttackers{
 std::vector<json> planned_runs(const Job& job, const std::string& model,
                                const std::string& fingerprint_of_model) {
   const auto& relearn = job.config.relearn;
-  const bool has_projectors = model == "unlearned" && has_stage(job, "solve");
+  const bool has_projectors = model == "unlearned" && has_stage(job, "solve") &&
+                              job.config.refine.train != JobConfig::Train::projections;
   std::vector<json> runs;
   for (const auto& [name, attacker] : kAttackers) {
     if (std::count(relearn.attackers.begin(), relearn.attackers.end(), name) == 0) continue;
@@ -63,7 +64,7 @@ std::vector<json> planned_runs(const Job& job, const std::string& model,
 std::map<shard::Site, std::pair<torch::Tensor, torch::Tensor>> local_projectors(
     const Job& job, shard::CausalLM& model, const dist::ParallelLayout& layout) {
   std::map<shard::Site, std::pair<torch::Tensor, torch::Tensor>> local;
-  const auto file = io::SubspaceFile::read(job.work.subspaces());
+  const auto file = dist::agree(*job.world, [&] { return folded_subspaces(job); });
   for (const auto& [name, found] : file.sites) {
     const shard::Site site = shard::Site::parse(name);
     // The graph of a split site would need a sum over the ranks for each product.

@@ -117,7 +117,8 @@ std::map<std::string, double> leaks(const Job& job, const io::SubspaceFile& subs
 }
 
 std::string sites_part(const Job& job) {
-  const auto file = io::SubspaceFile::read(job.work.subspaces());
+  const auto file = folded_subspaces(job);
+  if (file.sites.empty()) return "";
   const auto leak = leaks(job, file);
   std::string text = fmt::format("{:<34}{:>5}{:>16}{:>16}{:>12}\n", "site", "k", "forget removed",
                                  "retain removed", "leak");
@@ -143,7 +144,7 @@ std::string stages_part(const Job& job) {
       fmt::format("{:<12}{:>10}{:>22}{:>8}\n", "stage", "seconds", "peak GiB per rank", "ranks");
   for (const Stage& stage : all_stages()) {
     const auto found = job.manifest.stages.find(stage.name);
-    if (found == job.manifest.stages.end()) continue;
+    if (!has_stage(job, stage.name) || found == job.manifest.stages.end()) continue;
     text += fmt::format("{:<12}{:>10.1f}{:>22.2f}{:>8}\n", stage.name, found->second.seconds,
                         static_cast<double>(found->second.peak_memory) / double(1u << 30),
                         found->second.ranks);

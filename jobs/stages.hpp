@@ -1,6 +1,7 @@
 // One function for each stage, each in a file of its own name.
 #pragma once
 
+#include "io/subspace_store.hpp"
 #include "jobs/stage_graph.hpp"
 
 namespace mrp::jobs {
@@ -26,6 +27,10 @@ void relearn(Job& job);
 /// @throws InputError if `output` exists and no merge of ours wrote it. One rank calls it, early:
 /// hours may pass until merge would say the same.
 void require_own_output(const std::filesystem::path& output);
+
+/// The projections that merge folds; none where they were trained, since the changes hold them.
+/// @throws InputError for a missing or broken file.
+io::SubspaceFile folded_subspaces(const Job& job);
 
 /// What `mrp run` prints at its end: metrics before and after, sites, times, files. One rank calls
 /// it.

@@ -68,15 +68,21 @@ torch::Tensor answer_log_probability(const Pass& pass) {
   return torch::zeros({pass.examples}, log_p.options()).index_add(0, pass.owner, log_p);
 }
 
+/// Weight of the KL divergence beside the spread.
+constexpr double kKeepLikely = 4.0;
+
 torch::Tensor match(const Pass& pass, const Pass& base) {
-  const torch::Tensor sum =
-      mean_by_example(pass, vocabulary_spread(*pass.model, pass.logits - base.logits)).sum();
+  // The spread alone hardly sees a change of the few tokens that are likely: letters, for instance.
+  const torch::Tensor change =
+      vocabulary_spread(*pass.model, pass.logits - base.logits) +
+      kKeepLikely * kl_divergence(*pass.model, base.logits, pass.logits);
+  const torch::Tensor sum = mean_by_example(pass, change).sum();
   if (!pass.letter_logits.defined()) return sum;
   const torch::Tensor known = torch::isfinite(base.letter_logits);
-  const torch::Tensor change =
+  const torch::Tensor letters =
       torch::where(known, pass.letter_logits - base.letter_logits.masked_fill(~known, 0.0),
                    pass.letter_logits);
-  return sum + spread(change).sum();
+  return sum + spread(letters).sum();
 }
 
 }  // namespace

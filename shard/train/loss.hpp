@@ -68,7 +68,8 @@ torch::Tensor cross_entropy(const LossContext&, std::span<const std::int64_t> it
 torch::Tensor kl_to_base(const LossContext&, std::span<const std::int64_t> items);
 
 /// Spread of the change of the logits, over the valid letters and, at each answer token, over the
-/// vocabulary: zero if the model differs from the base by constants only.
+/// vocabulary, and 4 KL(base ‖ model) there: zero if the model differs from the base by constants
+/// only.
 torch::Tensor logit_match(const LossContext&, std::span<const std::int64_t> items);
 
 /// cross_entropy + logit_match in one pass.

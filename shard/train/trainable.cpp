@@ -87,11 +87,7 @@ void Trainable::add_linear(const Parameter& parameter, const TrainableOptions& o
       break;
     }
     case TrainForm::projections:
-      add_leaf(weight, random_matrix(inputs, options.rank, 1.0, options.seed, own), rows_split,
-               rows_split);
-      weight.value = [](const torch::Tensor& w, Leaves leaves) {
-        return project_out(w.to(torch::kFloat32), leaves[0]);
-      };
+      if (!add_projections(weight, options)) return;
       break;
     case TrainForm::lora: {
       add_leaf(weight,
@@ -119,6 +115,27 @@ void Trainable::add_linear(const Parameter& parameter, const TrainableOptions& o
     };
   }
   weights_.push_back(std::move(weight));
+}
+
+bool Trainable::add_projections(Weight& weight, const TrainableOptions& options) {
+  const Site input = *weight.parameter.input;
+  const Site output{input.layer, input.module, Side::output};
+  weight.value = [](const torch::Tensor& w, Leaves) { return w.to(torch::kFloat32); };
+  if (const auto found = options.projections.find(input); found != options.projections.end()) {
+    // What is complete on every rank reads it with a part of the rows on each.
+    const bool complete = !input.is_split();
+    add_leaf(weight, found->second.clone(), complete, complete);
+    weight.value = [](const torch::Tensor& w, Leaves leaves) {
+      return project_out(w.to(torch::kFloat32), leaves[0]);
+    };
+  }
+  if (const auto found = options.projections.find(output); found != options.projections.end()) {
+    add_leaf(weight, found->second.clone(), true, true);
+    weight.value = [inner = weight.value](const torch::Tensor& w, Leaves leaves) {
+      return project_out(inner(w, leaves).t(), leaves.back()).t();
+    };
+  }
+  return !weight.leaves.empty();
 }
 
 std::int64_t Trainable::count() const {

@@ -18,7 +18,7 @@ namespace mrp::shard {
 
 enum class TrainForm {
   subspace,     ///< W = W₀ + M Sᵀ, S from the retain covariance; M is trained
-  projections,  ///< W = W₀ P, P = I − Q Qᵀ with Q = orth(A); A is trained
+  projections,  ///< W = W₀ P or P W₀, P = I − Q Qᵀ with Q = orth(A); A is trained
   lora,         ///< W = W₀ + (α / r) B A (arXiv 2106.09685)
   weights       ///< W itself
 };
@@ -35,9 +35,12 @@ struct TrainableOptions {
   std::map<Site, Confinement> confinement;  ///< sites without one are not confined
   /// Constant projectors that stay in the graph: W P with P = I − A Bᵀ, by site {A, B}.
   std::map<Site, std::pair<torch::Tensor, torch::Tensor>> projectors;
+  /// With `projections`: A to start from, fp32 [local width × k], by site, input or output side. Of
+  /// a split site each rank has its own block.
+  std::map<Site, torch::Tensor> projections;
   std::vector<SiteModule> modules;  ///< linear layers by the site they read; empty: all
   bool everything = false;          ///< with `weights`: embedding, norms, head and biases too
-  std::int64_t rank = 16;           ///< of LoRA, or directions of a projection
+  std::int64_t rank = 16;           ///< of LoRA
   double lora_scale = 2.0;          ///< α / r
   std::uint64_t seed = 0;
 };
@@ -92,6 +95,8 @@ class Trainable {
     std::function<torch::Tensor(const torch::Tensor& base, std::span<const torch::Tensor>)> value;
   };
   void add_linear(const Parameter& parameter, const TrainableOptions& options);
+  /// False if no projection acts on the weight.
+  bool add_projections(Weight& weight, const TrainableOptions& options);
   void add_leaf(Weight& weight, torch::Tensor initial, bool replicated, bool partial);
   torch::Tensor evaluate(const Weight& weight) const;
 

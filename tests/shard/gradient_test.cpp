@@ -121,6 +121,7 @@ TEST_P(GradientTest, EveryFormMatchesDifferences) {
       const std::int64_t width = parameter.value->size(1);
       const auto basis = torch::linalg_qr(torch::randn({width, 3}));
       options.confinement[*parameter.input] = {std::get<0>(basis), torch::full({3}, 0.8)};
+      options.projections[*parameter.input] = std::get<0>(basis);
     }
     Trainable trainable(model, options);
     const auto value = [&] {
