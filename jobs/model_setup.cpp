@@ -73,8 +73,11 @@ std::vector<shard::Site> make_sites(const JobConfig& config, const io::ModelConf
 }
 
 void check_model(const JobConfig& config) {
+  // The type first: other families lack fields that reading asks for.
+  io::ModelConfig type;
+  type.model_type = io::read_model_type(config.model);
+  shard::find_architecture(type);
   const auto model = io::ModelConfig::read(config.model);
-  shard::find_architecture(model);
   make_sites(config, model);
   if (config.parallel.tensor) shard::check_tensor_size(model, *config.parallel.tensor);
   if (!config.evaluate.control.empty()) check_control(config, model);

@@ -12,6 +12,7 @@
 #include "jobs/model_setup.hpp"
 #include "jobs/refine_setup.hpp"
 #include "jobs/stages.hpp"
+#include "shard/train/saved_state.hpp"
 
 namespace mrp::jobs {
 namespace {
@@ -20,12 +21,14 @@ namespace {
 class StepLog {
  public:
   StepLog(const Job& job, std::int64_t steps)
-      : progress_("refine", steps, "steps"), steps_(steps) {
-    if (job.world->is_root()) file_.open(job.work.steps(), std::ios::trunc);
-  }
+      : job_(&job), progress_("refine", steps, "steps"), steps_(steps) {}
 
   void add(const shard::RefineStep& step) {
     progress_.advance(1);
+    if (job_->world->is_root() && !file_.is_open()) {
+      // A training that goes on continues its file.
+      file_.open(job_->work.steps(), step.step == 0 ? std::ios::trunc : std::ios::app);
+    }
     const nlohmann::json line{{"step", step.step},
                               {"forget_loss", step.forget_loss},
                               {"retain_loss", step.retain_loss},
@@ -44,6 +47,7 @@ class StepLog {
 
  private:
   static constexpr std::int64_t kEvery = 25;
+  const Job* job_;
   dist::log::Progress progress_;
   std::int64_t steps_;
   std::ofstream file_;
@@ -122,6 +126,7 @@ void refine(Job& job) {
   }
   const dist::Timers::Scope scope(job.timers, "write");
   write_deltas(trainable, layout, job);
+  shard::SavedState(refine_state(job), world).remove();
 }
 
 }  // namespace mrp::jobs

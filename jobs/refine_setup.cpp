@@ -1,6 +1,7 @@
 #include "jobs/refine_setup.hpp"
 
-#include <array>
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "dist/agree.hpp"
@@ -121,6 +122,11 @@ shard::TrainableOptions trainable_options(const Job& job, const shard::CausalLM&
   return options;
 }
 
+std::filesystem::path refine_state(const Job& job) {
+  return job.work.directory() /
+         fmt::format("refine.{}.{}", job.expected.at("refine"), job.world->size());
+}
+
 shard::RefineOptions refine_options(const Job& job) {
   const auto& refine = job.config.refine;
   shard::RefineOptions options;
@@ -133,11 +139,13 @@ shard::RefineOptions refine_options(const Job& job) {
   options.retain_weight = refine.retain_weight;
   options.tamper_every = refine.tamper_resistance;
   options.tamper_weight = refine.tamper_weight;
+  options.agree_signs = refine.agree_signs;
   options.optimizer.kind = refine.optimizer == JobConfig::Optimizer::sgd
                                ? shard::OptimizerKind::sgd
                                : shard::OptimizerKind::adamw;
   options.batch_tokens = job.config.parallel.batch_tokens;
   options.seed = job.config.seed;
+  options.state = refine_state(job);
   return options;
 }
 

@@ -11,6 +11,9 @@ shard::TrainableOptions trainable_options(const Job& job, const shard::CausalLM&
                                           const dist::ParallelLayout& layout,
                                           const io::TokenSet& retain);
 
+/// Directory of the saved state of this very training on this number of ranks.
+std::filesystem::path refine_state(const Job& job);
+
 shard::RefineOptions refine_options(const Job& job);
 
 }  // namespace mrp::jobs

@@ -80,9 +80,12 @@ void Optimizer::update(double learning_rate) {
   gather_shares(layout_->data(), values_, share_);
 }
 
-double Optimizer::step(double learning_rate) {
+void Optimizer::reduce() {
   trainable_->finish_gradients();
   sum_over(layout_->data(), gradients_);
+}
+
+double Optimizer::step(double learning_rate) {
   const double norm = gradient_norm();
   if (!std::isfinite(norm)) {
     throw dist::NumericalError(fmt::format(

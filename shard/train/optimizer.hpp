@@ -32,9 +32,13 @@ class Optimizer {
             const OptimizerOptions& options);
 
   void zero_gradients();
-  /// Collective over the world. Sums the gradients over the data ranks, clips and steps. Returns the
-  /// norm of the gradient before clipping. @throws NumericalError if it is NaN or infinite; nothing
-  /// has moved then.
+  /// Collective over the world. Completes the gradients: what the trainable has collected, summed
+  /// over all ranks.
+  void reduce();
+  /// Collective over the tensor ranks. Norm of the gradients of all tensor ranks.
+  double gradient_norm() const;
+  /// Collective over the world. Clips the complete gradients and moves the leaves. Returns the norm
+  /// before clipping. @throws NumericalError if it is NaN or infinite; nothing has moved then.
   double step(double learning_rate);
 
   /// All values, and all gradients, of this tensor rank.
@@ -45,7 +49,6 @@ class Optimizer {
 
  private:
   void update(double learning_rate);
-  double gradient_norm() const;
 
   Trainable* trainable_;
   const dist::ParallelLayout* layout_;

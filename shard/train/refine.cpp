@@ -7,12 +7,15 @@
 #include <limits>
 
 #include "dist/error.hpp"
+#include "dist/log.hpp"
+#include "shard/train/saved_state.hpp"
 
 namespace mrp::shard {
 namespace {
 
 constexpr double kNothing = std::numeric_limits<double>::quiet_NaN();
 constexpr std::int64_t kPatience = 100;
+constexpr std::int64_t kSaveEvery = 50;
 
 /// The attack that training is made to resist: 1 to 4 steps on half of the forget set, at a quarter
 /// to the whole of the learning rate; what counts is how much of the other half it brings back.
@@ -66,43 +69,111 @@ class DivergenceGuard {
   std::int64_t above_ = 0;
 };
 
+/// The sets of a job with their orders, and the gradients of one step.
+class Refinement {
+ public:
+  Refinement(Trainable& trainable, const dist::ParallelLayout& layout, const io::TokenSet& forget,
+             const io::TokenSet& retain, const io::TokenSet* samples, const RefineOptions& options)
+      : trainable_(&trainable),
+        options_(&options),
+        forget_(forget),
+        retain_(retain),
+        forget_items_(all_items(forget_.count()), options.seed),
+        retain_items_(all_items(retain_.count()), options.seed + 1),
+        optimizer_(trainable, layout, options.optimizer),
+        trainer_(trainable, layout, options.batch_tokens, options.seed),
+        tamper_(trainer_, forget_, options) {
+    if (samples == nullptr) return;
+    samples_.emplace(*samples);
+    sample_items_.emplace(all_items(samples_->count()), options.seed + 2);
+  }
+
+  Optimizer& optimizer() { return optimizer_; }
+
+  /// Passes over the items of steps that were done before.
+  void skip(std::int64_t steps) {
+    for (std::int64_t step = 0; step < steps; ++step) {
+      retain_items_.next(options_->batch);
+      forget_items_.next(options_->batch);
+      if (sample_items_) sample_items_->next(options_->batch);
+    }
+  }
+
+  RefineStep step(std::int64_t number) {
+    RefineStep result{number, kNothing, kNothing, kNothing, kNothing, 0, 0};
+    optimizer_.zero_gradients();
+    trainable_->apply();
+    keep(result);
+    torch::Tensor kept;
+    if (options_->agree_signs) {
+      optimizer_.reduce();
+      kept = optimizer_.gradients().clone();
+      optimizer_.zero_gradients();
+    }
+    forget(result);
+    optimizer_.reduce();
+    if (options_->agree_signs) agree(kept);
+    result.learning_rate = scheduled(options_->learning_rate, number, options_->steps);
+    result.gradient_norm = optimizer_.step(result.learning_rate);
+    return result;
+  }
+
+ private:
+  void keep(RefineStep& result) {
+    result.retain_loss =
+        trainer_.accumulate(options_->retain_loss, retain_, retain_items_.next(options_->batch),
+                            options_->retain_weight, result.step);
+    if (!samples_) return;
+    result.sample_loss = trainer_.accumulate(logit_match, *samples_,
+                                             sample_items_->next(options_->batch),
+                                             options_->retain_weight, result.step);
+  }
+
+  void forget(RefineStep& result) {
+    result.forget_loss =
+        trainer_.accumulate(options_->forget_loss, forget_, forget_items_.next(options_->batch),
+                            options_->forget_weight, result.step);
+    const std::int64_t every = options_->tamper_every;
+    if (every > 0 && result.step % every == every - 1) {
+      result.tamper_loss = tamper_.accumulate(result.step);
+    }
+  }
+
+  void agree(const torch::Tensor& kept) {
+    torch::Tensor& gradient = optimizer_.gradients();
+    const double norm = optimizer_.gradient_norm();
+    gradient.mul_(options_->forget_weight / std::max(norm, 1e-12));
+    gradient.mul_(gradient * kept > 0).add_(kept);
+  }
+
+  Trainable* trainable_;
+  const RefineOptions* options_;
+  Examples forget_, retain_;
+  std::optional<Examples> samples_;
+  ItemStream forget_items_, retain_items_;
+  std::optional<ItemStream> sample_items_;
+  Optimizer optimizer_;
+  Trainer trainer_;
+  Tamper tamper_;
+};
+
 }  // namespace
 
 void refine(Trainable& trainable, const dist::ParallelLayout& layout, const io::TokenSet& forget,
             const io::TokenSet& retain, const io::TokenSet* samples, const RefineOptions& options,
             const std::function<void(const RefineStep&)>& report) {
-  const Examples forget_forms(forget), retain_forms(retain);
-  std::optional<Examples> sample_forms;
-  if (samples != nullptr) sample_forms.emplace(*samples);
-  ItemStream forget_items(all_items(forget_forms.count()), options.seed);
-  ItemStream retain_items(all_items(retain_forms.count()), options.seed + 1);
-  ItemStream sample_items(all_items(sample_forms ? sample_forms->count() : 1), options.seed + 2);
-  Optimizer optimizer(trainable, layout, options.optimizer);
-  Trainer trainer(trainable, layout, options.batch_tokens, options.seed);
-  Tamper tamper(trainer, forget_forms, options);
+  Refinement refinement(trainable, layout, forget, retain, samples, options);
+  SavedState saved(options.state, layout.world());
+  const std::int64_t first = saved.load(refinement.optimizer());
+  if (first > 0) dist::log::info(fmt::format("refine: goes on after step {}", first));
+  refinement.skip(first);
   DivergenceGuard guard;
-  const double keep = options.retain_weight;
-  for (std::int64_t step = 0; step < options.steps; ++step) {
-    RefineStep result{step, kNothing, kNothing, kNothing, kNothing, 0, 0};
-    optimizer.zero_gradients();
-    trainable.apply();
-    if (options.tamper_every > 0 && step % options.tamper_every == options.tamper_every - 1) {
-      result.tamper_loss = tamper.accumulate(step);
-      trainable.apply();
-    }
-    result.forget_loss = trainer.accumulate(options.forget_loss, forget_forms,
-                                            forget_items.next(options.batch),
-                                            options.forget_weight, step);
-    result.retain_loss = trainer.accumulate(options.retain_loss, retain_forms,
-                                            retain_items.next(options.batch), keep, step);
-    if (sample_forms) {
-      result.sample_loss = trainer.accumulate(logit_match, *sample_forms,
-                                              sample_items.next(options.batch), keep, step);
-    }
-    guard.check(result.forget_loss * options.forget_weight + keep * result.retain_loss);
-    result.learning_rate = scheduled(options.learning_rate, step, options.steps);
-    result.gradient_norm = optimizer.step(result.learning_rate);
+  for (std::int64_t step = first; step < options.steps; ++step) {
+    const RefineStep result = refinement.step(step);
+    guard.check(result.forget_loss * options.forget_weight +
+                options.retain_weight * result.retain_loss);
     report(result);
+    if ((step + 1) % kSaveEvery == 0) saved.save(refinement.optimizer(), step + 1);
   }
   trainable.apply();
 }

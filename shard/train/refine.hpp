@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <string>
@@ -27,9 +28,13 @@ struct RefineOptions {
   double retain_weight = 2;  ///< of the retain items and of the samples
   std::int64_t tamper_every = 2;  ///< steps; 0: no tamper resistance
   double tamper_weight = 4;
+  /// The forget gradient, at norm `forget_weight`, counts only where it has the sign of the retain
+  /// gradient (MUDMAN, arXiv 2506.12484).
+  bool agree_signs = false;
   OptimizerOptions optimizer;
   std::int64_t batch_tokens = 4096;
   std::uint64_t seed = 0;
+  std::filesystem::path state;  ///< directory of the saved state
 };
 
 /// Means over the items of the step; NaN where there was nothing to measure.
@@ -41,7 +46,8 @@ struct RefineStep {
 };
 
 /// Collective over the world. Trains the leaves of `trainable`; `samples` may be null. `report` is
-/// called after every step, on all ranks. @throws NumericalError if the gradient is not finite or the
+/// called after every step, on all ranks. The state is saved every 50 steps, and a training that
+/// finds one goes on from there. @throws NumericalError if the gradient is not finite or the
 /// loss stays above that of the first step for 100 steps.
 void refine(Trainable& trainable, const dist::ParallelLayout& layout, const io::TokenSet& forget,
             const io::TokenSet& retain, const io::TokenSet* samples, const RefineOptions& options,

@@ -153,6 +153,7 @@ std::vector<std::pair<std::int64_t, SetMetrics>> attack(CausalLM& model,
   for (std::int64_t step = 0; step < last; ++step) {
     optimizer.zero_gradients();
     trainer.accumulate(cross_entropy, forms, items.next(options.batch), 1.0, step);
+    optimizer.reduce();
     optimizer.step(options.learning_rate * std::min(1.0, static_cast<double>(step + 1) / 10));
     trainable.apply();
     if (std::count(options.steps.begin(), options.steps.end(), step + 1) > 0) score(step + 1);
