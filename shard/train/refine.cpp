@@ -17,8 +17,8 @@ constexpr double kNothing = std::numeric_limits<double>::quiet_NaN();
 constexpr std::int64_t kPatience = 100;
 constexpr std::int64_t kSaveEvery = 50;
 
-/// The attack that training is made to resist: 1 to 4 steps on half of the forget set, at a quarter
-/// to the whole of the learning rate; what counts is how much of the other half it brings back.
+/// The attack that training is made to resist: 1 to 8 steps on half of the forget set, at half to
+/// twice the learning rate; what counts is how much of the other half it brings back.
 class Tamper {
  public:
   Tamper(Trainer& trainer, const Examples& forget, const RefineOptions& options)
@@ -35,9 +35,9 @@ class Tamper {
     ItemStream known({items.begin(), items.begin() + static_cast<std::ptrdiff_t>(half)}, random());
     ItemStream hidden({items.begin() + static_cast<std::ptrdiff_t>(half), items.end()}, random());
     const std::int64_t batch = std::max<std::int64_t>(options_->batch / 2, 1);
-    const auto steps = std::uniform_int_distribution<std::int64_t>(1, 4)(random);
+    const auto steps = std::uniform_int_distribution<std::int64_t>(1, 8)(random);
     const double rate = options_->learning_rate *
-                        std::pow(4.0, std::uniform_real_distribution<>(-1.0, 0.0)(random));
+                        std::pow(2.0, std::uniform_real_distribution<>(-1.0, 1.0)(random));
     std::vector<std::vector<torch::Tensor>> moments;
     for (std::int64_t n = 0; n < steps; ++n) {
       trainer_->attack(*forget_, known.next(batch), rate, step, moments);
