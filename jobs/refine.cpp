@@ -80,8 +80,8 @@ io::DeltaLayout delta_layout(shard::Trainable& trainable, const Job& job) {
 
 /// Collective over the world.
 void write_deltas(shard::Trainable& trainable, const dist::ParallelLayout& layout, const Job& job) {
-  io::DeltaWriter writer(job.work.deltas(), delta_layout(trainable, job),
-                         job.expected.at("refine"), *job.world);
+  io::DeltaWriter writer(job.work.deltas(), delta_layout(trainable, job), job.expected.at("refine"),
+                         *job.world);
   dist::agree(*job.world, [&] {
     trainable.visit_changes([&](const shard::Parameter& parameter, const torch::Tensor& change) {
       const torch::Tensor host = change.cpu().contiguous();
@@ -121,8 +121,7 @@ void refine(Job& job) {
   {
     const dist::Timers::Scope scope(job.timers, "train");
     shard::refine(trainable, layout, forget, retain, samples ? &samples->set("samples") : nullptr,
-                  options,
-                  [&](const shard::RefineStep& step) { log.add(step); });
+                  options, [&](const shard::RefineStep& step) { log.add(step); });
   }
   const dist::Timers::Scope scope(job.timers, "write");
   write_deltas(trainable, layout, job);

@@ -1,11 +1,10 @@
 #include "shard/train/optimizer.hpp"
 
 #include <ATen/ops/_fused_adamw.h>
+#include <fmt/format.h>
 
 #include <cmath>
 #include <span>
-
-#include <fmt/format.h>
 
 #include "dist/error.hpp"
 

@@ -1,5 +1,5 @@
-// What is trained of a model: each weight becomes a function of a few leaves, fp32 and zero-change at
-// the start.
+// What is trained of a model: each weight becomes a function of a few leaves, fp32 and zero-change
+// at the start.
 #pragma once
 
 #include <torch/torch.h>
@@ -74,8 +74,8 @@ class Trainable {
   /// Collective over the tensor ranks. Moves the gradients that the weights have gathered into
   /// fp32 sums.
   void collect();
-  /// Collective over the tensor ranks. Adds the gradients that follow from those sums to the leaves,
-  /// whose grad() must be defined, and clears the sums: once a step, after all `collect`.
+  /// Collective over the tensor ranks. Adds the gradients that follow from those sums to the
+  /// leaves, whose grad() must be defined, and clears the sums: once a step, after all `collect`.
   void finish_gradients();
 
   /// The weights that `apply` put into the model, fit to be moved by a simulated attack.

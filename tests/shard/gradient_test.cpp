@@ -145,7 +145,8 @@ TEST_P(GradientTest, EveryFormMatchesDifferences) {
       shared_rows.push_back(by_rows ? parameter.shared_rows : dist::Range{});
     });
     for (Leaf& leaf : trainable.leaves()) {
-      torch::manual_seed(leaf.replicated ? std::uint64_t{11} : static_cast<std::uint64_t>(100 + world_.rank()));
+      torch::manual_seed(leaf.replicated ? std::uint64_t{11}
+                                         : static_cast<std::uint64_t>(100 + world_.rank()));
       directions.push_back(torch::randn(leaf.value.sizes()) * 0.3);
       // Rows that ranks share must move alike: here, not at all.
       const dist::Range shared = shared_rows[directions.size() - 1];
@@ -169,7 +170,8 @@ TEST_P(GradientTest, EveryFormMatchesDifferences) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, GradientTest, testing::Values("tied", "grouped", "one_kv_head", "mistral"),
+INSTANTIATE_TEST_SUITE_P(Golden, GradientTest,
+                         testing::Values("tied", "grouped", "one_kv_head", "mistral"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace
