@@ -44,6 +44,21 @@ void zero_gradients(Trainable& trainable) {
   for (Leaf& leaf : trainable.leaves()) leaf.value.mutable_grad() = torch::zeros_like(leaf.value);
 }
 
+/// Everything is confined, and every input side projected.
+TrainableOptions random_options(TrainForm form, CausalLM& model) {
+  TrainableOptions options;
+  options.form = form;
+  options.rank = 2;
+  for (const Parameter& parameter : model.parameters()) {
+    if (!parameter.input) continue;
+    const std::int64_t width = parameter.value->size(1);
+    const auto basis = torch::linalg_qr(torch::randn({width, 3}));
+    options.confinement[*parameter.input] = {std::get<0>(basis), torch::full({3}, 0.8)};
+    options.projections[*parameter.input] = std::get<0>(basis);
+  }
+  return options;
+}
+
 class GradientTest : public testing::TestWithParam<const char*> {
  protected:
   dist::Communicator world_ = dist::Communicator::world();
@@ -113,17 +128,7 @@ TEST_P(GradientTest, EveryFormMatchesDifferences) {
   const torch::Tensor reference = torch::randn({12, golden_.config().vocab_size});
   CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
   for (const TrainForm form : {TrainForm::subspace, TrainForm::projections, TrainForm::lora}) {
-    TrainableOptions options;
-    options.form = form;
-    options.rank = 2;
-    for (const Parameter& parameter : model.parameters()) {
-      if (!parameter.input) continue;
-      const std::int64_t width = parameter.value->size(1);
-      const auto basis = torch::linalg_qr(torch::randn({width, 3}));
-      options.confinement[*parameter.input] = {std::get<0>(basis), torch::full({3}, 0.8)};
-      options.projections[*parameter.input] = std::get<0>(basis);
-    }
-    Trainable trainable(model, options);
+    Trainable trainable(model, random_options(form, model));
     const auto value = [&] {
       trainable.apply();
       const torch::NoGradGuard no_grad;
