@@ -57,11 +57,6 @@ TEST(JobConfigTest, EveryKeyTakesItsValue) {
       "subspace: {rule: cpca, dimension: 7, max_dimension: 9, ridge: 1e-3, alpha: 2, "
       "retain_energy: 0.5, projector: orthogonal, route: sample}\n"
       "project: true\n"
-      "refine: {train: lora, forget_loss: npo, retain_loss: kl, forget_weight: 0, retain_weight: "
-      "3, "
-      "steps: 4, batch: 5, learning_rate: 0.25, optimizer: sgd, softness: 0.5, modules: [qkv], "
-      "lora_rank: 6, lora_confined: true, samples: 0, sample_tokens: 8, tamper_resistance: 9, "
-      "tamper_weight: 0.5}\n"
       "merge: {rounding: nearest}\n"
       "relearn: {attackers: [int4, benign], steps: [2, 3], learning_rates: [1e-4, 2], "
       "seeds: [0, 7]}\n"
@@ -85,24 +80,6 @@ TEST(JobConfigTest, EveryKeyTakesItsValue) {
   EXPECT_EQ(config.subspace.route, solver::Route::sample_space);
   EXPECT_EQ(config.subspace.seed, 5U);
   EXPECT_TRUE(config.project);
-  using Job = JobConfig;
-  EXPECT_EQ(config.refine.train, Job::Train::lora);
-  EXPECT_EQ(config.refine.forget_loss, Job::ForgetLoss::npo);
-  EXPECT_EQ(config.refine.retain_loss, Job::RetainLoss::kl);
-  EXPECT_EQ(config.refine.forget_weight, 0);
-  EXPECT_EQ(config.refine.retain_weight, 3);
-  EXPECT_EQ(config.refine.steps, 4);
-  EXPECT_EQ(config.refine.batch, 5);
-  EXPECT_EQ(config.refine.learning_rate, 0.25);
-  EXPECT_EQ(config.refine.optimizer, Job::Optimizer::sgd);
-  EXPECT_EQ(config.refine.softness, 0.5);
-  EXPECT_THAT(config.refine.modules, testing::ElementsAre("qkv"));
-  EXPECT_EQ(config.refine.lora_rank, 6);
-  EXPECT_TRUE(config.refine.lora_confined);
-  EXPECT_EQ(config.refine.samples, 0);
-  EXPECT_EQ(config.refine.sample_tokens, 8);
-  EXPECT_EQ(config.refine.tamper_resistance, 9);
-  EXPECT_EQ(config.refine.tamper_weight, 0.5);
   EXPECT_EQ(config.merge.rounding, shard::Rounding::nearest);
   EXPECT_THAT(config.relearn.attackers, testing::ElementsAre("int4", "benign"));
   EXPECT_EQ(config.relearn.steps, (Values{2, 3}));
@@ -116,6 +93,35 @@ TEST(JobConfigTest, EveryKeyTakesItsValue) {
   EXPECT_EQ(config.device, Device::cpu);
   EXPECT_EQ(config.compute, Compute::fp32);
   EXPECT_EQ(config.seed, 5U);
+}
+
+TEST(JobConfigTest, EveryKeyOfTrainingTakesItsValue) {
+  const auto refine =
+      parse(
+          "refine: {train: lora, forget_loss: npo, retain_loss: kl, forget_weight: 0, "
+          "retain_weight: "
+          "3, "
+          "steps: 4, batch: 5, learning_rate: 0.25, optimizer: sgd, softness: 0.5, modules: [qkv], "
+          "lora_rank: 6, lora_confined: true, samples: 0, sample_tokens: 8, tamper_resistance: 9, "
+          "tamper_weight: 0.5}\n")
+          .refine;
+  EXPECT_EQ(refine.train, JobConfig::Train::lora);
+  EXPECT_EQ(refine.forget_loss, JobConfig::ForgetLoss::npo);
+  EXPECT_EQ(refine.retain_loss, JobConfig::RetainLoss::kl);
+  EXPECT_EQ(refine.forget_weight, 0);
+  EXPECT_EQ(refine.retain_weight, 3);
+  EXPECT_EQ(refine.steps, 4);
+  EXPECT_EQ(refine.batch, 5);
+  EXPECT_EQ(refine.learning_rate, 0.25);
+  EXPECT_EQ(refine.optimizer, JobConfig::Optimizer::sgd);
+  EXPECT_EQ(refine.softness, 0.5);
+  EXPECT_THAT(refine.modules, testing::ElementsAre("qkv"));
+  EXPECT_EQ(refine.lora_rank, 6);
+  EXPECT_TRUE(refine.lora_confined);
+  EXPECT_EQ(refine.samples, 0);
+  EXPECT_EQ(refine.sample_tokens, 8);
+  EXPECT_EQ(refine.tamper_resistance, 9);
+  EXPECT_EQ(refine.tamper_weight, 0.5);
 }
 
 TEST(JobConfigTest, EveryKeyIsShownAndHasADefaultUnlessRequired) {
