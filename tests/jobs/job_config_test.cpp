@@ -99,11 +99,9 @@ TEST(JobConfigTest, EveryKeyOfTrainingTakesItsValue) {
   const auto refine =
       parse(
           "refine: {train: lora, forget_loss: npo, retain_loss: kl, forget_weight: 0, "
-          "retain_weight: "
-          "3, "
-          "steps: 4, batch: 5, learning_rate: 0.25, optimizer: sgd, softness: 0.5, modules: [qkv], "
-          "lora_rank: 6, lora_confined: true, samples: 0, sample_tokens: 8, tamper_resistance: 9, "
-          "tamper_weight: 0.5}\n")
+          "retain_weight: 3, steps: 4, batch: 5, learning_rate: 0.25, optimizer: sgd, "
+          "softness: 0.5, modules: [qkv], lora_rank: 6, lora_confined: true, samples: 0, "
+          "sample_tokens: 8, tamper_resistance: 9, tamper_weight: 0.5}\n")
           .refine;
   EXPECT_EQ(refine.train, JobConfig::Train::lora);
   EXPECT_EQ(refine.forget_loss, JobConfig::ForgetLoss::npo);
