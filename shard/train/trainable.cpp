@@ -64,6 +64,10 @@ void Trainable::add_leaf(Weight& weight, torch::Tensor initial, bool replicated,
   const torch::Tensor value = initial.to(model_->options().device).requires_grad_();
   weight.leaves.push_back(leaves_.size());
   leaves_.push_back({value, replicated, partial});
+  // Any other leaf has the rows of its weight.
+  if (replicated || partial || weight.parameter.sharers == nullptr) return;
+  leaves_.back().shared_rows = weight.parameter.shared_rows;
+  leaves_.back().sharers = weight.parameter.sharers->size();
 }
 
 void Trainable::add_linear(const Parameter& parameter, const TrainableOptions& options) {

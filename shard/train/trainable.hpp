@@ -47,9 +47,11 @@ struct TrainableOptions {
 
 /// A tensor that is trained. All ranks of a tensor group have the same `replicated` leaves.
 struct Leaf {
-  torch::Tensor value;      ///< fp32, requires a gradient
-  bool replicated = false;  ///< counts once in norms over the tensor ranks
-  bool partial = false;     ///< each rank's gradient is a part: the sum is meant
+  torch::Tensor value;        ///< fp32, requires a gradient
+  bool replicated = false;    ///< counts once in norms over the tensor ranks
+  bool partial = false;       ///< each rank's gradient is a part: the sum is meant
+  dist::Range shared_rows{};  ///< that `sharers` ranks hold; they count once in norms
+  int sharers = 1;
 };
 
 /// Takes over the weights of a model until it is destroyed, which puts the base weights back.
