@@ -154,7 +154,7 @@ def test_weights_as_they_are(copy):
 
 
 def test_projections_as_published(copy):
-    preset = ["--set", "preset=paper", "--set", "refine.steps=2"]
+    preset = ["--set", "preset=paper", "--set", "refine.steps=2", "--set", "sites.modules=[down_proj.output]"]
     for stage in ("capture", "solve", "refine", "merge"):
         succeed(stage, copy / "job.yaml", *preset, ranks=2)
     expect_merged(copy, names("down_proj"))
