@@ -50,7 +50,7 @@ struct Leaf {
   torch::Tensor value;        ///< fp32, requires a gradient
   bool replicated = false;    ///< counts once in norms over the tensor ranks
   bool partial = false;       ///< each rank's gradient is a part: the sum is meant
-  dist::Range shared_rows{};  ///< that `sharers` ranks hold; they count once in norms
+  dist::Range shared_rows{};  ///< held by `sharers` ranks: count once in norms
   int sharers = 1;
 };
 

@@ -45,6 +45,7 @@ class OptimizerTest : public testing::Test {
       optimizer.zero_gradients();
       const torch::Tensor whole = gradient_of_step(count, step);
       optimizer.gradients().copy_(whole * (owner == world_.rank()));
+      optimizer.reduce();
       EXPECT_NEAR(optimizer.step(kRate), whole.norm().item<double>(),
                   1e-4 * whole.norm().item<double>());
     }
@@ -110,6 +111,7 @@ TEST_F(OptimizerTest, AGradientThatIsNotFiniteMovesNothing) {
   Optimizer optimizer(trainable, layout_, {});
   const torch::Tensor before = optimizer.values().clone();
   if (world_.rank() == world_.size() - 1) optimizer.gradients()[7] = NAN;
+  optimizer.reduce();
   EXPECT_THROW(optimizer.step(kRate), dist::NumericalError);
   EXPECT_TRUE(torch::equal(optimizer.values(), before));
 }
@@ -134,6 +136,7 @@ TEST_P(SplitOptimizerTest, TheNormCountsEveryNumberOnce) {
       optimizer.zero_gradients();
       trainable.apply();
       trainer.accumulate(cross_entropy, examples, all_items(examples.count()), 1.0, step);
+      optimizer.reduce();
       found.push_back(optimizer.step(kRate));
     }
     return found;

@@ -56,7 +56,7 @@ class TrainerTest : public testing::Test {
     trainable.apply();
     const std::vector<std::int64_t> items{6, 0, 3, 5, 1};
     const double value = trainer.accumulate(loss, examples_, items, weight, 2);
-    optimizer.step(0.0);
+    optimizer.reduce();
     return {value, optimizer.gradients().clone()};
   }
 
