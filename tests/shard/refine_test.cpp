@@ -34,7 +34,7 @@ class RefineTest : public testing::Test {
     form.form = TrainForm::weights;
     form.modules = {SiteModule::down_proj};
     Trainable trainable(model, form);
-    options.state = folder_.path() / ("state" + std::to_string(layout.tensor().size()));
+    options.state = state(layout);
     options.batch = 2;
     options.steps = kEnd;
     Trained result;
@@ -47,6 +47,15 @@ class RefineTest : public testing::Test {
     for (const Leaf& leaf : trainable.leaves()) parts.push_back(leaf.value.detach().flatten());
     result.values = torch::cat(parts);
     return result;
+  }
+
+  std::filesystem::path state(const dist::ParallelLayout& layout) const {
+    return folder_.path() / ("state" + std::to_string(layout.tensor().size()));
+  }
+  void remove_state(const dist::ParallelLayout& layout) const {
+    world_.barrier();
+    if (world_.is_root()) std::filesystem::remove_all(state(layout));
+    world_.barrier();
   }
 
   dist::Communicator world_ = dist::Communicator::world();
@@ -65,12 +74,7 @@ TEST_F(RefineTest, GoesOnWhereItWasSavedAsIfItHadNotEnded) {
     const Trained rest = train(layout, {});
     ASSERT_EQ(rest.steps.size(), static_cast<std::size_t>(kEnd - kSaved));
     EXPECT_EQ(rest.steps.front().step, kSaved);
-    // What was saved last is gone on with once more; without it, all is done again.
-    world_.barrier();
-    if (world_.is_root()) {
-      std::filesystem::remove_all(folder_.path() / ("state" + std::to_string(size)));
-    }
-    world_.barrier();
+    remove_state(layout);
     const Trained whole = train(layout, {});
     ASSERT_EQ(whole.steps.size(), static_cast<std::size_t>(kEnd));
     EXPECT_TRUE(torch::equal(rest.values, whole.values));
@@ -91,8 +95,7 @@ TEST_F(RefineTest, ForgetsAndKeeps) {
     return sum;
   };
   const Trained both = train(layout, options);
-  std::filesystem::remove_all(folder_.path() / "state1");
-  world_.barrier();
+  remove_state(layout);
   options.retain_weight = 0;
   const Trained alone = train(layout, options);
   EXPECT_LT(mean_of_last(both, &RefineStep::retain_loss),
