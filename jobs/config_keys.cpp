@@ -1,14 +1,10 @@
 #include "jobs/config_keys.hpp"
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <set>
 #include <utility>
 
+#include "jobs/key_types.hpp"
 #include "shard/capture.hpp"
 
 namespace mrp::jobs {
@@ -17,146 +13,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::int64_t kMillion = 1'000'000;
-
-bool read_number(const std::string& text, auto& out) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  return error == std::errc() && end == text.data() + text.size();
-}
-
-/// A field is given by a generic lambda `[](auto& c) -> auto& { return c.some.member; }`.
-template <class Field>
-Key integer(std::string path, Field field, std::int64_t low, std::int64_t high, std::string help) {
-  Key key{std::move(path), fmt::format("an integer from {} to {}", low, high), std::move(help)};
-  key.bind = [=](JobConfig& config, const std::string&, const YAML::Node& node) {
-    std::int64_t value = 0;
-    if (!node.IsScalar() || !read_number(node.Scalar(), value) || value < low || value > high) {
-      return false;
-    }
-    field(config) = static_cast<std::remove_reference_t<decltype(field(config))>>(value);
-    return true;
-  };
-  key.show = [=](const JobConfig& config) { return json(field(config)); };
-  return key;
-}
-
-/// "auto" (an empty optional) or an integer.
-template <class Field>
-Key automatic_or_integer(std::string path, Field field, std::int64_t low, std::int64_t high,
-                         std::string help) {
-  Key key{std::move(path), fmt::format("auto or an integer from {} to {}", low, high),
-          std::move(help)};
-  key.choices = {"auto"};
-  key.bind = [=](JobConfig& config, const std::string&, const YAML::Node& node) {
-    if (!node.IsScalar()) return false;
-    std::int64_t value = 0;
-    auto& member = field(config);
-    if (node.Scalar() == "auto") {
-      member.reset();
-      return true;
-    }
-    if (!read_number(node.Scalar(), value) || value < low || value > high) return false;
-    member = static_cast<typename std::remove_reference_t<decltype(member)>::value_type>(value);
-    return true;
-  };
-  key.show = [=](const JobConfig& config) {
-    return field(config) ? json(*field(config)) : json("auto");
-  };
-  return key;
-}
-
-/// `accept` decides, `allowed` says the same in words.
-template <class Field>
-Key real(std::string path, Field field, std::string allowed, bool (*accept)(double),
-         std::string help) {
-  Key key{std::move(path), std::move(allowed), std::move(help)};
-  key.bind = [=](JobConfig& config, const std::string&, const YAML::Node& node) {
-    double value = 0;
-    if (!node.IsScalar() || !read_number(node.Scalar(), value) || !std::isfinite(value) ||
-        !accept(value)) {
-      return false;
-    }
-    field(config) = value;
-    return true;
-  };
-  key.show = [=](const JobConfig& config) { return json(field(config)); };
-  return key;
-}
-
-/// One of some words, each standing for a value.
-template <class Value, class Field>
-Key choice(std::string path, Field field, std::vector<std::pair<std::string, Value>> values,
-           std::string help) {
-  Key key{std::move(path), "", std::move(help)};
-  for (const auto& [word, value] : values) key.choices.push_back(word);
-  key.allowed = fmt::format("one of {}", fmt::join(key.choices, ", "));
-  key.bind = [=](JobConfig& config, const std::string&, const YAML::Node& node) {
-    for (const auto& [word, value] : values) {
-      if (!node.IsScalar() || node.Scalar() != word) continue;
-      field(config) = value;
-      return true;
-    }
-    return false;
-  };
-  key.show = [=](const JobConfig& config) {
-    const auto at = std::find_if(values.begin(), values.end(),
-                                 [&](const auto& entry) { return entry.second == field(config); });
-    return json(at->first);
-  };
-  return key;
-}
-
-template <class Field>
-Key flag(std::string path, Field field, std::string help) {
-  return choice<bool>(std::move(path), field, {{"true", true}, {"false", false}}, std::move(help));
-}
-
-/// A list of different words.
-template <class Field>
-Key words(std::string path, Field field, std::vector<std::string> allowed, std::string help) {
-  Key key{std::move(path), fmt::format("a list of {}", fmt::join(allowed, ", ")), std::move(help)};
-  key.choices = allowed;
-  key.bind = [=](JobConfig& config, const std::string&, const YAML::Node& node) {
-    if (!node.IsSequence() || node.size() == 0) return false;
-    std::vector<std::string> found;
-    for (const auto& element : node) {
-      if (!element.IsScalar() ||
-          std::count(allowed.begin(), allowed.end(), element.Scalar()) == 0 ||
-          std::count(found.begin(), found.end(), element.Scalar()) != 0) {
-        return false;
-      }
-      found.push_back(element.Scalar());
-    }
-    field(config) = found;
-    return true;
-  };
-  key.show = [=](const JobConfig& config) { return json(field(config)); };
-  return key;
-}
-
-template <class Field>
-Key path_of(std::string path, Field field, bool required, std::string help) {
-  Key key{std::move(path), "a path", std::move(help), required};
-  key.bind = [=](JobConfig& config, const std::string&, const YAML::Node& node) {
-    if (!node.IsScalar() || node.Scalar().empty()) return false;
-    field(config) = node.Scalar();
-    return true;
-  };
-  key.show = [=](const JobConfig& config) { return json(field(config).string()); };
-  return key;
-}
-
-/// A single word, whose meaning is checked when the whole job is known.
-template <class Field>
-Key word(std::string path, Field field, std::string allowed, std::string help) {
-  Key key{std::move(path), std::move(allowed), std::move(help)};
-  key.bind = [=](JobConfig& config, const std::string&, const YAML::Node& node) {
-    if (!node.IsScalar() || node.Scalar().empty()) return false;
-    field(config) = node.Scalar();
-    return true;
-  };
-  key.show = [=](const JobConfig& config) { return json(field(config)); };
-  return key;
-}
 
 /// "3" or "2-5", added to `layers`.
 bool add_layers(const YAML::Node& node, std::set<std::int64_t>& layers) {
@@ -241,47 +97,44 @@ std::vector<Key> data_keys() {
               "accepted share of forget records that are also retain records")};
 }
 
-std::vector<Key> subspace_keys() {
-  using enum solver::Rule;
-  using solver::ProjectorKind, solver::Route, solver::Rule;
-  return {
-      choice<Rule>("subspace.rule", MRP_FIELD(subspace.rule),
-                   {{"gevp", gevp},
-                    {"cpca", cpca},
-                    {"retain_complement", retain_complement},
-                    {"forget_pca", forget_pca},
-                    {"random", random}},
-                   "how the removed directions are chosen"),
-      automatic_or_integer("subspace.dimension", MRP_FIELD(subspace.dimension), 1, kMillion,
-                           "directions removed at each site; auto: those above the null edge"),
-      integer("subspace.max_dimension", MRP_FIELD(subspace.max_dimension), 1, kMillion,
-              "upper limit of an automatic dimension"),
-      real(
-          "subspace.ridge", MRP_FIELD(subspace.ridge), "a number above 0",
-          [](double x) { return x > 0; }, "regularisation, relative to the mean retain variance"),
-      real(
-          "subspace.alpha", MRP_FIELD(subspace.alpha), "a number, 0 or above",
-          [](double x) { return x >= 0; }, "cpca: weight of the retain covariance"),
-      real(
-          "subspace.retain_energy", MRP_FIELD(subspace.retain_energy), "a number between 0 and 1",
-          [](double x) { return x > 0 && x < 1; },
-          "retain_complement: share of the retain variance that is protected"),
-      choice<ProjectorKind>(
-          "subspace.projector", MRP_FIELD(subspace.projector),
-          {{"oblique", ProjectorKind::oblique}, {"orthogonal", ProjectorKind::orthogonal}},
-          "oblique changes retain states least"),
-      choice<Route>("subspace.route", MRP_FIELD(subspace.route),
-                    {{"auto", Route::automatic},
-                     {"feature", Route::feature_space},
-                     {"sample", Route::sample_space}},
-                    "form width × width or tokens × tokens matrices; auto: the cheaper")};
-}
-
 bool is_positive(double x) {
   return x > 0;
 }
 bool is_not_negative(double x) {
   return x >= 0;
+}
+
+std::vector<Key> subspace_keys() {
+  using enum solver::Rule;
+  using solver::ProjectorKind, solver::Route, solver::Rule;
+  return {choice<Rule>("subspace.rule", MRP_FIELD(subspace.rule),
+                       {{"gevp", gevp},
+                        {"cpca", cpca},
+                        {"retain_complement", retain_complement},
+                        {"forget_pca", forget_pca},
+                        {"random", random}},
+                       "how the removed directions are chosen"),
+          automatic_or_integer("subspace.dimension", MRP_FIELD(subspace.dimension), 1, kMillion,
+                               "directions removed at each site; auto: those above the null edge"),
+          integer("subspace.max_dimension", MRP_FIELD(subspace.max_dimension), 1, kMillion,
+                  "upper limit of an automatic dimension"),
+          real("subspace.ridge", MRP_FIELD(subspace.ridge), "a number above 0", is_positive,
+               "regularisation, relative to the mean retain variance"),
+          real("subspace.alpha", MRP_FIELD(subspace.alpha), "a number, 0 or above", is_not_negative,
+               "cpca: weight of the retain covariance"),
+          real(
+              "subspace.retain_energy", MRP_FIELD(subspace.retain_energy),
+              "a number between 0 and 1", [](double x) { return x > 0 && x < 1; },
+              "retain_complement: share of the retain variance that is protected"),
+          choice<ProjectorKind>(
+              "subspace.projector", MRP_FIELD(subspace.projector),
+              {{"oblique", ProjectorKind::oblique}, {"orthogonal", ProjectorKind::orthogonal}},
+              "oblique changes retain states least"),
+          choice<Route>("subspace.route", MRP_FIELD(subspace.route),
+                        {{"auto", Route::automatic},
+                         {"feature", Route::feature_space},
+                         {"sample", Route::sample_space}},
+                        "form width × width or tokens × tokens matrices; auto: the cheaper")};
 }
 
 std::vector<Key> refine_keys() {
@@ -319,8 +172,8 @@ std::vector<Key> refine_keys() {
            is_not_negative, "weight of the retain loss and of the match on samples"),
       integer("refine.steps", MRP_FIELD(refine.steps), 1, kMillion, "training steps"),
       integer("refine.batch", MRP_FIELD(refine.batch), 1, kMillion, "items of each set in a step"),
-      real("refine.learning_rate", MRP_FIELD(refine.learning_rate), "a number above 0",
-           is_positive, "peak, after 10 steps of warm-up"),
+      real("refine.learning_rate", MRP_FIELD(refine.learning_rate), "a number above 0", is_positive,
+           "peak, after 10 steps of warm-up"),
       choice<Optimizer>("refine.optimizer", MRP_FIELD(refine.optimizer),
                         {{"adamw", Optimizer::adamw}, {"sgd", Optimizer::sgd}},
                         "adamw: without weight decay"),
@@ -350,28 +203,6 @@ Key preset_key() {
       "sets the defaults of the other keys: trained and attack-proof; closed form; as published");
 }
 
-/// Ascending, different, positive (or from 0 on) numbers.
-template <class Value, class Field>
-Key ascending(std::string path, Field field, Value low, std::string allowed, std::string help) {
-  Key key{std::move(path), std::move(allowed), std::move(help)};
-  key.bind = [=](JobConfig& config, const std::string&, const YAML::Node& node) {
-    if (!node.IsSequence() || node.size() == 0) return false;
-    std::vector<Value> found;
-    for (const auto& element : node) {
-      Value value{};
-      if (!element.IsScalar() || !read_number(element.Scalar(), value) || !(value >= low) ||
-          (!found.empty() && !(value > found.back()))) {
-        return false;
-      }
-      found.push_back(value);
-    }
-    field(config) = found;
-    return true;
-  };
-  key.show = [=](const JobConfig& config) { return json(field(config)); };
-  return key;
-}
-
 std::vector<Key> relearn_keys() {
   return {words("relearn.attackers", MRP_FIELD(relearn.attackers),
                 {"qv_lora", "all_weights", "benign", "int8", "int4"},
@@ -393,9 +224,8 @@ std::vector<Key> evaluate_keys() {
       word("evaluate.holdout", MRP_FIELD(evaluate.holdout), "a name of data.evaluate",
            "set like the forget set that no model saw; gives the membership scores")};
   for (Key& key : keys) key.standard = "none";
-  keys.push_back(choice<bool>("evaluate.generate", MRP_FIELD(evaluate.generate),
-                              {{"false", false}, {"true", true}},
-                              "let the models answer every prompt, and score that by ROUGE-L"));
+  keys.push_back(flag("evaluate.generate", MRP_FIELD(evaluate.generate),
+                      "let the models answer every prompt, and score that by ROUGE-L"));
   return keys;
 }
 

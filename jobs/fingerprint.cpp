@@ -17,13 +17,13 @@ using nlohmann::json;
 
 /// To be raised when a stage computes something else from the same input.
 constexpr std::array<std::pair<std::string_view, int>, 8> kRevisions{{{"prepare", 2},
-                                                                     {"capture", 1},
-                                                                     {"solve", 1},
-                                                                     {"sample", 1},
-                                                                     {"refine", 1},
-                                                                     {"merge", 1},
-                                                                     {"evaluate", 2},
-                                                                     {"relearn", 1}}};
+                                                                      {"capture", 1},
+                                                                      {"solve", 1},
+                                                                      {"sample", 1},
+                                                                      {"refine", 1},
+                                                                      {"merge", 1},
+                                                                      {"evaluate", 2},
+                                                                      {"relearn", 1}}};
 
 std::string stage_fingerprint(const std::string& stage, const json& settings, const json& inputs) {
   const auto revision = std::find_if(kRevisions.begin(), kRevisions.end(),
@@ -103,15 +103,16 @@ Fingerprints expected_fingerprints(const JobConfig& config) {
   }
   result["merge"] = stage_fingerprint("merge", pick({"merge"}), edits);
   json measured = json::array({result["base"], result["merge"], sets});
+  json attacked = json::array({fitted_on, result["merge"]});
   if (!config.evaluate.control.empty()) {
     result["control"] = io::Checkpoint(config.evaluate.control).fingerprint();
-    measured.push_back(result["control"]);
+    for (json* models : {&measured, &attacked}) models->push_back(result["control"]);
   }
   const json how = {{"compute", all.at("compute")},
                     {"holdout", config.evaluate.holdout},
                     {"generate", config.evaluate.generate}};
   result["evaluate"] = stage_fingerprint("evaluate", how, measured);
-  result["relearn"] = stage_fingerprint("relearn", pick({"relearn", "compute"}), measured);
+  result["relearn"] = stage_fingerprint("relearn", pick({"relearn", "compute"}), attacked);
   return result;
 }
 

@@ -4,11 +4,13 @@
 
 #include <fstream>
 #include <optional>
+#include <string>
 
 #include "dist/agree.hpp"
 #include "dist/error.hpp"
 #include "dist/log.hpp"
 #include "io/delta_store.hpp"
+#include "io/file.hpp"
 #include "jobs/model_setup.hpp"
 #include "jobs/refine_setup.hpp"
 #include "jobs/stages.hpp"
@@ -16,6 +18,14 @@
 
 namespace mrp::jobs {
 namespace {
+
+/// Of a training that goes on, the steps after the one that was saved are done again.
+void keep_lines(const std::filesystem::path& path, std::int64_t count) {
+  std::ifstream file(path);
+  std::string kept, line;
+  for (std::int64_t n = 0; n < count && std::getline(file, line); ++n) kept += line + "\n";
+  io::write_text(path, kept);
+}
 
 /// One JSON line a step, of rank 0; a value that was not measured is null.
 class StepLog {
@@ -26,8 +36,8 @@ class StepLog {
   void add(const shard::RefineStep& step) {
     progress_.advance(1);
     if (job_->world->is_root() && !file_.is_open()) {
-      // A training that goes on continues its file.
-      file_.open(job_->work.steps(), step.step == 0 ? std::ios::trunc : std::ios::app);
+      keep_lines(job_->work.steps(), step.step);
+      file_.open(job_->work.steps(), std::ios::app);
     }
     const nlohmann::json line{{"step", step.step},
                               {"forget_loss", step.forget_loss},
@@ -80,8 +90,8 @@ io::DeltaLayout delta_layout(shard::Trainable& trainable, const Job& job) {
 
 /// Collective over the world.
 void write_deltas(shard::Trainable& trainable, const dist::ParallelLayout& layout, const Job& job) {
-  io::DeltaWriter writer(job.work.deltas(), delta_layout(trainable, job),
-                         job.expected.at("refine"), *job.world);
+  io::DeltaWriter writer(job.work.deltas(), delta_layout(trainable, job), job.expected.at("refine"),
+                         *job.world);
   dist::agree(*job.world, [&] {
     trainable.visit_changes([&](const shard::Parameter& parameter, const torch::Tensor& change) {
       const torch::Tensor host = change.cpu().contiguous();
@@ -121,8 +131,7 @@ void refine(Job& job) {
   {
     const dist::Timers::Scope scope(job.timers, "train");
     shard::refine(trainable, layout, forget, retain, samples ? &samples->set("samples") : nullptr,
-                  options,
-                  [&](const shard::RefineStep& step) { log.add(step); });
+                  options, [&](const shard::RefineStep& step) { log.add(step); });
   }
   const dist::Timers::Scope scope(job.timers, "write");
   write_deltas(trainable, layout, job);

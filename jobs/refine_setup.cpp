@@ -110,14 +110,14 @@ shard::TrainableOptions trainable_options(const Job& job, const shard::CausalLM&
     options.projections = initial_projections(job, layout);
     return options;
   }
-  const bool confined = refine.train == Train::subspace ||
-                        (refine.train == Train::lora && refine.lora_confined);
+  const bool confined =
+      refine.train == Train::subspace || (refine.train == Train::lora && refine.lora_confined);
   if (!confined) return options;
   for (const auto& [site, moments] :
        shard::input_moments(model, layout, retain, job.config.parallel.batch_tokens)) {
     const std::int64_t width = moments.size(0);
-    options.confinement[site] = shard::soft_confinement(
-        moments, refine.softness, width > kAllDirections ? width / 8 : 0);
+    options.confinement[site] =
+        shard::soft_confinement(moments, refine.softness, width > kAllDirections ? width / 8 : 0);
   }
   return options;
 }

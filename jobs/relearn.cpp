@@ -42,9 +42,8 @@ std::vector<json> planned_runs(const Job& job, const std::string& model,
         for (const int direction : {0, 1}) {
           for (const char* projection : {"folded", "kept"}) {
             if (projection == std::string("kept") && !(has_projectors && trains)) continue;
-            json run{{"model", model},          {"attacker", name},
-                     {"learning_rate", rate},   {"seed", seed},
-                     {"direction", direction},  {"projection", projection}};
+            json run{{"model", model}, {"attacker", name},       {"learning_rate", rate},
+                     {"seed", seed},   {"direction", direction}, {"projection", projection}};
             run["fingerprint"] = fingerprint(json::object(
                 {{"run", run},
                  {"checkpoint", fingerprint_of_model},
@@ -122,13 +121,14 @@ void log_run(const json& run) {
   for (const json& point : run.at("curve")) {
     most = std::max(most, point.at("answer_probability").get<double>());
   }
-  dist::log::info(fmt::format(
-      "relearn: {}: {}, learning rate {:g}, seed {}, direction {}, {}: answer probability {:.3f} -> "
-      "at most {:.3f}",
-      run.at("model").get<std::string>(), run.at("attacker").get<std::string>(),
-      run.at("learning_rate").get<double>(), run.at("seed").get<std::int64_t>(),
-      run.at("direction").get<int>(), run.at("projection").get<std::string>(),
-      run.at("curve").at(0).at("answer_probability").get<double>(), most));
+  dist::log::info(
+      fmt::format("relearn: {}: {}, learning rate {:g}, seed {}, direction {}, {}: answer "
+                  "probability {:.3f} -> "
+                  "at most {:.3f}",
+                  run.at("model").get<std::string>(), run.at("attacker").get<std::string>(),
+                  run.at("learning_rate").get<double>(), run.at("seed").get<std::int64_t>(),
+                  run.at("direction").get<int>(), run.at("projection").get<std::string>(),
+                  run.at("curve").at(0).at("answer_probability").get<double>(), most));
 }
 
 /// Collective over the world. Adds to `file` the runs against one model, those that `known` has

@@ -22,10 +22,8 @@ RelearnFile RelearnFile::read(const std::filesystem::path& path) {
 }
 
 void RelearnFile::write(const std::filesystem::path& path) const {
-  const json root = json::object({{"format", "mrp.relearn"},
-                                  {"version", 1},
-                                  {"fingerprint", fingerprint},
-                                  {"runs", runs}});
+  const json root = json::object(
+      {{"format", "mrp.relearn"}, {"version", 1}, {"fingerprint", fingerprint}, {"runs", runs}});
   io::write_text(path, root.dump(1) + "\n");
 }
 

@@ -34,8 +34,7 @@ torch::Tensor attend(const torch::Tensor& query, const torch::Tensor& key,
   // The fused kernel's gradient is several times slower than this on a processor.
   if (query.device().is_cpu() && query.requires_grad()) {
     const torch::Tensor scores = torch::matmul(query * scale, key.transpose(-1, -2));
-    const torch::Tensor future =
-        torch::ones({query.size(-2), key.size(-2)}, torch::kBool).triu(1);
+    const torch::Tensor future = torch::ones({query.size(-2), key.size(-2)}, torch::kBool).triu(1);
     const torch::Tensor weights =
         torch::softmax(scores.to(torch::kFloat32).masked_fill(future, -INFINITY), -1);
     return torch::matmul(weights.to(value.scalar_type()), value);
@@ -79,10 +78,9 @@ torch::Tensor Attention::mix(const torch::Tensor& x, const RotaryTable& rotary, 
   const torch::Tensor query = rotary.rotate(qkv.narrow(1, 0, heads));
   const torch::Tensor key = rotary.rotate(qkv.narrow(1, heads, kv_heads));
   const torch::Tensor value = qkv.narrow(1, heads + kv_heads, kv_heads);
-  const torch::Tensor mixed = cache != nullptr
-                                  ? cache->attend(layer, query, key, value)
-                                  : attend(query, repeat_heads(key, heads / kv_heads),
-                                           repeat_heads(value, heads / kv_heads));
+  const torch::Tensor mixed = cache != nullptr ? cache->attend(layer, query, key, value)
+                                               : attend(query, repeat_heads(key, heads / kv_heads),
+                                                        repeat_heads(value, heads / kv_heads));
   return mixed.transpose(1, 2).flatten(2);
 }
 

@@ -22,8 +22,7 @@ torch::Tensor ColumnParallelLinear::forward(const torch::Tensor& x) const {
   return torch::linear(copy_to_ranks(x, *collectives_), weight_, bias_);
 }
 
-void ColumnParallelLinear::add_parameters(const Parameter& prototype,
-                                          std::vector<Parameter>& all) {
+void ColumnParallelLinear::add_parameters(const Parameter& prototype, std::vector<Parameter>& all) {
   Parameter weight = prototype;
   Parameter bias = prototype;
   const std::int64_t inputs = weight_.size(1);

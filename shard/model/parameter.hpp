@@ -15,9 +15,9 @@ namespace mrp::shard {
 
 /// Valid as long as the model. Whoever assigns to *value changes what the next forward computes.
 struct Parameter {
-  std::string name;               ///< "layers.3.qkv.weight", "embedding.weight", ...
-  std::optional<Site> input;      ///< of a linear weight: the site that it reads
-  torch::Tensor* value = nullptr; ///< [local rows × local columns] or a vector
+  std::string name;                ///< "layers.3.qkv.weight", "embedding.weight", ...
+  std::optional<Site> input;       ///< of a linear weight: the site that it reads
+  torch::Tensor* value = nullptr;  ///< [local rows × local columns] or a vector
   /// Where the rows stand in the checkpoint, in order; a vector is one row. Replicated tensors have
   /// the same blocks on all ranks.
   std::vector<WeightBlock> blocks;

@@ -1,11 +1,10 @@
 #include "shard/train/confine.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <optional>
-#include <tuple>
 #include <vector>
-
-#include <fmt/format.h>
 
 #include "dist/log.hpp"
 #include "shard/batches.hpp"
@@ -30,10 +29,10 @@ std::map<Site, torch::Tensor> input_moments(const CausalLM& model,
     }
     return std::optional<torch::Tensor>();
   };
-  const BatchPlan plan = plan_batches(sequences, all_items(sequences.count()),
-                                      layout.data().size(), batch_tokens);
-  dist::log::Progress progress(fmt::format("moments {}", set.name),
-                               std::ssize(sequences.token_ids), "tokens");
+  const BatchPlan plan =
+      plan_batches(sequences, all_items(sequences.count()), layout.data().size(), batch_tokens);
+  dist::log::Progress progress(fmt::format("moments {}", set.name), std::ssize(sequences.token_ids),
+                               "tokens");
   for (std::int64_t round = 0; round < plan.rounds(); ++round) {
     const auto members = plan.members(plan.batch(layout.data().rank(), round));
     if (!members.empty()) {

@@ -95,10 +95,11 @@ Alternatives Examples::alternatives(std::int64_t i, std::mt19937_64& random) con
     return found;
   }
   if (count() < 2) {
-    throw dist::InputError(fmt::format(
-        "set {}, item \"{}\": no other answers can be drawn from a set of one item; give the record "
-        "wrong_answers, or choose another refine.forget_loss",
-        set_->name, set_->ids[index(i)]));
+    throw dist::InputError(
+        fmt::format("set {}, item \"{}\": no other answers can be drawn from a set of one item; "
+                    "give the record "
+                    "wrong_answers, or choose another refine.forget_loss",
+                    set_->name, set_->ids[index(i)]));
   }
   found.examples = {substituted(i, i)};
   std::uniform_int_distribution<std::int64_t> other(0, count() - 2);

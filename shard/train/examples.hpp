@@ -1,10 +1,9 @@
-// Training sequences in every form of an item: as it stands, with another choice, with a substituted
-// answer.
+// Training sequences in every form of an item: as it stands, with another choice, with a
+// substituted answer.
 #pragma once
 
 #include <cstdint>
 #include <random>
-#include <span>
 #include <vector>
 
 #include "io/token_dataset.hpp"

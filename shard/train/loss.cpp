@@ -25,7 +25,7 @@ torch::Tensor per_token(const LossContext& context, Items items, Function token_
 
 /// Examples of one item in the pass of `indifference`.
 struct Asked {
-  std::int64_t drawn = 0;          ///< whose text is trained
+  std::int64_t drawn = 0;             ///< whose text is trained
   std::int64_t first = 0, count = 0;  ///< alternatives that shall be alike
 };
 
@@ -50,9 +50,8 @@ Asked ask(const LossContext& context, std::int64_t item, std::vector<Example>& a
   Asked asked;
   asked.drawn = std::ssize(all);
   const std::int64_t drawn = below(n);
-  all.push_back(forms.has_letters(item)
-                    ? forms.listed(item, drawn, drawn)
-                    : alternatives.examples[static_cast<std::size_t>(drawn)]);
+  all.push_back(forms.has_letters(item) ? forms.listed(item, drawn, drawn)
+                                        : alternatives.examples[static_cast<std::size_t>(drawn)]);
   asked.first = std::ssize(all);
   if (forms.has_letters(item) && below(2) == 0) {
     add_rotated(forms, item, below(n), all);
@@ -73,15 +72,13 @@ constexpr double kKeepLikely = 4.0;
 
 torch::Tensor match(const Pass& pass, const Pass& base) {
   // The spread alone hardly sees a change of the few tokens that are likely: letters, for instance.
-  const torch::Tensor change =
-      vocabulary_spread(*pass.model, pass.logits - base.logits) +
-      kKeepLikely * kl_divergence(*pass.model, base.logits, pass.logits);
+  const torch::Tensor change = vocabulary_spread(*pass.model, pass.logits - base.logits) +
+                               kKeepLikely * kl_divergence(*pass.model, base.logits, pass.logits);
   const torch::Tensor sum = mean_by_example(pass, change).sum();
   if (!pass.letter_logits.defined()) return sum;
   const torch::Tensor known = torch::isfinite(base.letter_logits);
-  const torch::Tensor letters =
-      torch::where(known, pass.letter_logits - base.letter_logits.masked_fill(~known, 0.0),
-                   pass.letter_logits);
+  const torch::Tensor letters = torch::where(
+      known, pass.letter_logits - base.letter_logits.masked_fill(~known, 0.0), pass.letter_logits);
   return sum + spread(letters).sum();
 }
 
@@ -171,10 +168,13 @@ torch::Tensor rmu(const LossContext& context, Items items) {
   const auto states_after = [&] {
     torch::Tensor states;
     const Site last{layer, SiteModule::stream, Side::output};
-    model.visit_sites(padded(examples), [&](const Site& site, const torch::Tensor& x) {
-      if (site == last) states = x;
-      return std::optional<torch::Tensor>();
-    }, last);
+    model.visit_sites(
+        padded(examples),
+        [&](const Site& site, const torch::Tensor& x) {
+          if (site == last) states = x;
+          return std::optional<torch::Tensor>();
+        },
+        last);
     return states.to(torch::kFloat32);
   };
   torch::Tensor base;
@@ -185,13 +185,14 @@ torch::Tensor rmu(const LossContext& context, Items items) {
   const std::int64_t width = base.size(-1);
   at::Generator generator = at::detail::createCPUGenerator(context.seed);
   torch::Tensor direction = torch::rand({width}, generator, torch::kFloat32).to(base.device());
-  direction = direction / direction.norm() * kSteering * base.norm(2, -1).mean();
-  const torch::Tensor distance = (states_after() - direction).square().mean(-1);
-  // Padding and prompt count as in the source: all tokens of the item.
+  direction = direction / direction.norm();
+  const torch::Tensor states = states_after();
+  // All tokens of an item count, those of its prompt too, and nothing of its neighbours.
   std::vector<torch::Tensor> means;
   for (std::int64_t i = 0; i < std::ssize(examples); ++i) {
     const auto length = std::ssize(examples[static_cast<std::size_t>(i)].tokens);
-    means.push_back(distance[i].narrow(0, 0, length).mean());
+    const torch::Tensor scale = kSteering * base[i].narrow(0, 0, length).norm(2, -1).mean();
+    means.push_back((states[i].narrow(0, 0, length) - direction * scale).square().mean());
   }
   return torch::stack(means).sum();
 }
@@ -204,8 +205,9 @@ torch::Tensor uniform(const LossContext& context, Items items) {
       mean_by_example(pass, kl_divergence(context.model(), flat, pass.logits)).sum();
   if (!pass.letter_logits.defined()) return sum;
   const torch::Tensor valid = torch::isfinite(pass.letter_logits);
+  const torch::Tensor count = valid.sum(1);
   const torch::Tensor log_p = torch::log_softmax(pass.letter_logits, 1).masked_fill(~valid, 0.0);
-  return sum - (log_p.sum(1) / valid.sum(1)).sum();
+  return sum - (log_p.sum(1) / count + count.log()).sum();
 }
 
 torch::Tensor kl_to_base(const LossContext& context, Items items) {

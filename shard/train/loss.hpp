@@ -54,11 +54,10 @@ torch::Tensor npo(const LossContext&, std::span<const std::int64_t> items);
 torch::Tensor simnpo(const LossContext&, std::span<const std::int64_t> items);
 
 /// ‖h − c u‖² / width after the middle layer, u one random direction, c six times the mean norm of
-/// the base model's states there (arXiv 2403.03218).
+/// the base model's states of the item there (arXiv 2403.03218).
 torch::Tensor rmu(const LossContext&, std::span<const std::int64_t> items);
 
-/// Cross entropy to the uniform distribution: over the letters, and over the vocabulary for every
-/// answer token.
+/// KL(uniform ‖ model) over the letters, and over the vocabulary per answer token.
 torch::Tensor uniform(const LossContext&, std::span<const std::int64_t> items);
 
 /// −log p per token: keeping, and relearning.

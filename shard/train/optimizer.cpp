@@ -1,11 +1,10 @@
 #include "shard/train/optimizer.hpp"
 
 #include <ATen/ops/_fused_adamw.h>
+#include <fmt/format.h>
 
 #include <cmath>
 #include <span>
-
-#include <fmt/format.h>
 
 #include "dist/error.hpp"
 
@@ -57,10 +56,17 @@ void Optimizer::zero_gradients() {
 }
 
 double Optimizer::gradient_norm() const {
+  const auto squares = [](const torch::Tensor& values) {
+    return values.square().sum(torch::kFloat64).item<double>();
+  };
   double split = 0, replicated = 0;
   for (const Leaf& leaf : trainable_->leaves()) {
-    (leaf.replicated ? replicated : split) +=
-        leaf.value.grad().square().sum(torch::kFloat64).item<double>();
+    const torch::Tensor gradient = leaf.value.grad();
+    (leaf.replicated ? replicated : split) += squares(gradient);
+    if (leaf.sharers == 1) continue;
+    const torch::Tensor shared =
+        gradient.narrow(0, leaf.shared_rows.begin, leaf.shared_rows.size());
+    split -= squares(shared) * (1.0 - 1.0 / leaf.sharers);
   }
   return std::sqrt(layout_->tensor().all_reduce(split) + replicated);
 }

@@ -17,7 +17,7 @@ enum class OptimizerKind { adamw, sgd };
 struct OptimizerOptions {
   OptimizerKind kind = OptimizerKind::adamw;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;  ///< of AdamW; no weight decay
-  double clip = 1.0;  ///< largest gradient norm; 0: any
+  double clip = 1.0;                                  ///< largest gradient norm; 0: any
 };
 
 /// Collective over `ranks`. The element-wise sum, in fp32; device tensors pass through the host.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <tuple>
 #include <vector>
 
 #include "dist/error.hpp"
@@ -23,8 +22,8 @@ torch::Tensor log_normalizer(const CausalLM& model, const torch::Tensor& logits)
   return sum_over_vocabulary(model, (logits - max).exp()).log().unsqueeze(1) + max;
 }
 
-/// Entries `tokens` [n × m] of the logits [n × slice], complete on all ranks. Tokens below zero give
-/// −inf.
+/// Entries `tokens` [n × m] of the logits [n × slice], complete on all ranks. Tokens below zero
+/// give −inf.
 torch::Tensor pick(const CausalLM& model, const torch::Tensor& logits,
                    const torch::Tensor& tokens) {
   const dist::Range slice = model.vocab_range();
@@ -46,14 +45,14 @@ void add_letters(Pass& pass, std::span<const Example> examples, const torch::Ten
   }
   pass.letter_owner = torch::tensor(owners, torch::kInt64).to(states.device());
   if (owners.empty()) return;
-  torch::Tensor tokens = torch::full(
-      {std::ssize(owners), static_cast<std::int64_t>(most)}, -1, torch::kInt64);
+  torch::Tensor tokens =
+      torch::full({std::ssize(owners), static_cast<std::int64_t>(most)}, -1, torch::kInt64);
   for (std::size_t n = 0; n < owners.size(); ++n) {
     const auto& letters = examples[static_cast<std::size_t>(owners[n])].letters;
     std::copy(letters.begin(), letters.end(), tokens.data_ptr<std::int64_t>() + n * most);
   }
-  const torch::Tensor selected = states.flatten(0, 1).index_select(
-      0, torch::tensor(rows, torch::kInt64).to(states.device()));
+  const torch::Tensor selected =
+      states.flatten(0, 1).index_select(0, torch::tensor(rows, torch::kInt64).to(states.device()));
   pass.letter_logits =
       pick(*pass.model, pass.model->local_logits(selected), tokens.to(states.device()));
 }
@@ -63,8 +62,8 @@ void add_letters(Pass& pass, std::span<const Example> examples, const torch::Ten
 torch::Tensor padded(std::span<const Example> examples) {
   std::size_t longest = 0;
   for (const Example& example : examples) longest = std::max(longest, example.tokens.size());
-  torch::Tensor tokens = torch::zeros(
-      {std::ssize(examples), static_cast<std::int64_t>(longest)}, torch::kInt64);
+  torch::Tensor tokens =
+      torch::zeros({std::ssize(examples), static_cast<std::int64_t>(longest)}, torch::kInt64);
   auto* row = tokens.data_ptr<std::int64_t>();
   for (const Example& example : examples) {
     std::copy(example.tokens.begin(), example.tokens.end(), row);
@@ -106,8 +105,8 @@ torch::Tensor log_probability(const Pass& pass) {
 }
 
 torch::Tensor mean_by_example(const Pass& pass, const torch::Tensor& values) {
-  const torch::Tensor sums = torch::zeros({pass.examples}, values.options())
-                                 .index_add(0, pass.owner, values);
+  const torch::Tensor sums =
+      torch::zeros({pass.examples}, values.options()).index_add(0, pass.owner, values);
   const torch::Tensor counts = torch::zeros({pass.examples}, values.options())
                                    .index_add(0, pass.owner, torch::ones_like(values));
   return sums / counts.clamp_min(1);
@@ -125,8 +124,7 @@ torch::Tensor spread(const torch::Tensor& values) {
 torch::Tensor vocabulary_spread(const CausalLM& model, const torch::Tensor& logits) {
   const auto size = static_cast<double>(model.config().vocab_size);
   const torch::Tensor mean = sum_over_vocabulary(model, logits) / size;
-  const torch::Tensor centred =
-      logits - copy_to_ranks(mean.unsqueeze(1), model.collectives());
+  const torch::Tensor centred = logits - copy_to_ranks(mean.unsqueeze(1), model.collectives());
   return torch::sqrt(sum_over_vocabulary(model, centred.square()) / size + 0.01) - 0.1;
 }
 

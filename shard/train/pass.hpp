@@ -1,5 +1,5 @@
-// One forward pass over some sequences and what losses ask of its logits, differentiable and without
-// gathering them: each tensor rank has a slice of the vocabulary.
+// One forward pass over some sequences and what losses ask of its logits, differentiable and
+// without gathering them: each tensor rank has a slice of the vocabulary.
 #pragma once
 
 #include <torch/torch.h>

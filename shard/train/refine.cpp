@@ -124,9 +124,9 @@ class Refinement {
         trainer_.accumulate(options_->retain_loss, retain_, retain_items_.next(options_->batch),
                             options_->retain_weight, result.step);
     if (!samples_) return;
-    result.sample_loss = trainer_.accumulate(logit_match, *samples_,
-                                             sample_items_->next(options_->batch),
-                                             options_->retain_weight, result.step);
+    result.sample_loss =
+        trainer_.accumulate(logit_match, *samples_, sample_items_->next(options_->batch),
+                            options_->retain_weight, result.step);
   }
 
   void forget(RefineStep& result) {

@@ -1,5 +1,5 @@
-// Training that makes a model forget: forget loss, retain loss, logit match on samples, and resistance
-// against a simulated attack.
+// Training that makes a model forget: forget loss, retain loss, logit match on samples, and
+// resistance against a simulated attack.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ struct RefineOptions {
   Loss forget_loss = indifference;
   double forget_weight = 1;
   Loss retain_loss = cross_entropy_and_match;
-  double retain_weight = 2;  ///< of the retain items and of the samples
+  double retain_weight = 2;       ///< of the retain items and of the samples
   std::int64_t tamper_every = 2;  ///< steps; 0: no tamper resistance
   double tamper_weight = 4;
   /// The forget gradient, at norm `forget_weight`, counts only where it has the sign of the retain

@@ -120,8 +120,7 @@ torch::Tensor quantised(const torch::Tensor& weight, int bits, std::int64_t grou
   for (std::int64_t begin = 0; begin < columns; begin += group == 0 ? columns : group) {
     const std::int64_t count = group == 0 ? columns : std::min(group, columns - begin);
     const torch::Tensor part = weight.narrow(1, begin, count).to(torch::kFloat32);
-    const torch::Tensor scale =
-        (part.abs().amax(1, /*keepdim=*/true) / levels).clamp_min(1e-12);
+    const torch::Tensor scale = (part.abs().amax(1, /*keepdim=*/true) / levels).clamp_min(1e-12);
     result.narrow(1, begin, count).copy_((part / scale).round().clamp(-levels, levels) * scale);
   }
   return result;

@@ -1,9 +1,11 @@
 // Attacks on an unlearned model: what half of the forget set brings back of the other half.
 #pragma once
 
+#include <torch/torch.h>
+
 #include <cstdint>
-#include <functional>
-#include <string>
+#include <map>
+#include <utility>
 #include <vector>
 
 #include "dist/parallel_layout.hpp"
@@ -43,17 +45,17 @@ struct AttackOptions {
   std::map<Site, std::pair<torch::Tensor, torch::Tensor>> projectors;
 };
 
-/// Collective over the world. Attacks a model and scores `hidden` at step 0 and at each of the steps
-/// (without training: once). `material` is what the attacker trains on. The model is as before
-/// afterwards.
+/// Collective over the world. Attacks a model and scores `hidden` at step 0 and at each of the
+/// steps (without training: once). `material` is what the attacker trains on. The model is as
+/// before afterwards.
 std::vector<std::pair<std::int64_t, SetMetrics>> attack(CausalLM& model,
                                                         const dist::ParallelLayout& layout,
                                                         const io::TokenSet& material,
                                                         const io::TokenSet& hidden,
                                                         const AttackOptions& options);
 
-/// Symmetric round-to-nearest quantisation of a matrix [m × n] to `bits`, one scale for each group of
-/// `group` columns of a row (0: the whole row): max |w| maps to 2^(bits−1) − 1.
+/// Symmetric round-to-nearest quantisation of a matrix [m × n] to `bits`, one scale for each group
+/// of `group` columns of a row (0: the whole row): max |w| maps to 2^(bits−1) − 1.
 torch::Tensor quantised(const torch::Tensor& weight, int bits, std::int64_t group);
 
 }  // namespace mrp::shard

@@ -80,8 +80,7 @@ std::int64_t SavedState::load(Optimizer& optimizer) const {
   std::int64_t newest_steps = 0;
   for (const int slot : {0, 1}) {
     const auto found = dist::agree(*world_, [&] { return read(file(slot), present); });
-    const std::int64_t steps =
-        found.empty() ? 0 : std::llround(found.back().item<double>());
+    const std::int64_t steps = found.empty() ? 0 : std::llround(found.back().item<double>());
     const std::int64_t least = world_->all_reduce(steps, dist::ReduceOp::min);
     if (least != world_->all_reduce(steps, dist::ReduceOp::max) || steps <= newest_steps) continue;
     newest = found;

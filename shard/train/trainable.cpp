@@ -20,8 +20,8 @@ torch::Tensor confine(const torch::Tensor& x, const Confinement& s) {
 torch::Tensor random_matrix(std::int64_t rows, std::int64_t columns, double scale,
                             std::uint64_t seed, const std::string& name) {
   const std::string hash = io::xxh3_128(name);
-  at::Generator generator = at::detail::createCPUGenerator(
-      seed ^ std::stoull(hash.substr(0, 16), nullptr, 16));
+  at::Generator generator =
+      at::detail::createCPUGenerator(seed ^ std::stoull(hash.substr(0, 16), nullptr, 16));
   return torch::randn({rows, columns}, generator, torch::kFloat32) * scale;
 }
 
@@ -64,6 +64,10 @@ void Trainable::add_leaf(Weight& weight, torch::Tensor initial, bool replicated,
   const torch::Tensor value = initial.to(model_->options().device).requires_grad_();
   weight.leaves.push_back(leaves_.size());
   leaves_.push_back({value, replicated, partial});
+  // Any other leaf has the rows of its weight.
+  if (replicated || partial || weight.parameter.sharers == nullptr) return;
+  leaves_.back().shared_rows = weight.parameter.shared_rows;
+  leaves_.back().sharers = weight.parameter.sharers->size();
 }
 
 void Trainable::add_linear(const Parameter& parameter, const TrainableOptions& options) {
@@ -90,10 +94,10 @@ void Trainable::add_linear(const Parameter& parameter, const TrainableOptions& o
       if (!add_projections(weight, options)) return;
       break;
     case TrainForm::lora: {
-      add_leaf(weight,
-               random_matrix(options.rank, inputs, 1.0 / std::sqrt(double(inputs)), options.seed,
-                             own),
-               rows_split, rows_split);
+      add_leaf(
+          weight,
+          random_matrix(options.rank, inputs, 1.0 / std::sqrt(double(inputs)), options.seed, own),
+          rows_split, rows_split);
       add_leaf(weight, torch::zeros({outputs, options.rank}), !rows_split, !rows_split);
       const auto s = confined ? std::optional(confinement->second) : std::nullopt;
       weight.value = [s, scale = options.lora_scale](const torch::Tensor& w, Leaves leaves) {
@@ -109,7 +113,7 @@ void Trainable::add_linear(const Parameter& parameter, const TrainableOptions& o
   }
   if (const auto kept = options.projectors.find(site); kept != options.projectors.end()) {
     weight.value = [inner = weight.value, factors = kept->second](const torch::Tensor& w,
-                                                                 Leaves leaves) {
+                                                                  Leaves leaves) {
       const torch::Tensor x = inner(w, leaves);
       return x - torch::matmul(torch::matmul(x, factors.first), factors.second.t());
     };

@@ -1,5 +1,5 @@
-// What is trained of a model: each weight becomes a function of a few leaves, fp32 and zero-change at
-// the start.
+// What is trained of a model: each weight becomes a function of a few leaves, fp32 and zero-change
+// at the start.
 #pragma once
 
 #include <torch/torch.h>
@@ -47,9 +47,11 @@ struct TrainableOptions {
 
 /// A tensor that is trained. All ranks of a tensor group have the same `replicated` leaves.
 struct Leaf {
-  torch::Tensor value;      ///< fp32, requires a gradient
-  bool replicated = false;  ///< counts once in norms over the tensor ranks
-  bool partial = false;     ///< each rank's gradient is a part: the sum is meant
+  torch::Tensor value;        ///< fp32, requires a gradient
+  bool replicated = false;    ///< counts once in norms over the tensor ranks
+  bool partial = false;       ///< each rank's gradient is a part: the sum is meant
+  dist::Range shared_rows{};  ///< held by `sharers` ranks: count once in norms
+  int sharers = 1;
 };
 
 /// Takes over the weights of a model until it is destroyed, which puts the base weights back.
@@ -74,8 +76,8 @@ class Trainable {
   /// Collective over the tensor ranks. Moves the gradients that the weights have gathered into
   /// fp32 sums.
   void collect();
-  /// Collective over the tensor ranks. Adds the gradients that follow from those sums to the leaves,
-  /// whose grad() must be defined, and clears the sums: once a step, after all `collect`.
+  /// Collective over the tensor ranks. Adds the gradients that follow from those sums to the
+  /// leaves, whose grad() must be defined, and clears the sums: once a step, after all `collect`.
   void finish_gradients();
 
   /// The weights that `apply` put into the model, fit to be moved by a simulated attack.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "dist/error.hpp"
 
@@ -87,9 +88,8 @@ void Trainer::attack(const Examples& examples, std::span<const std::int64_t> ite
   }
   for (std::size_t i = 0; i < weights.size(); ++i) {
     torch::Tensor& weight = weights[i];
-    torch::Tensor gradient = weight.grad().defined()
-                                 ? weight.grad().to(torch::kFloat32)
-                                 : torch::zeros_like(moments[i][0]);
+    torch::Tensor gradient = weight.grad().defined() ? weight.grad().to(torch::kFloat32)
+                                                     : torch::zeros_like(moments[i][0]);
     sum_over(layout_->data(), gradient);
     const torch::Tensor wide = weight.to(torch::kFloat32);
     moments[i][2].add_(1);

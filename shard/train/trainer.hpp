@@ -1,8 +1,9 @@
 // The steps that refinement, baselines and relearning attacks are made of.
 #pragma once
 
+#include <torch/torch.h>
+
 #include <cstdint>
-#include <numeric>
 #include <random>
 #include <span>
 #include <vector>
@@ -31,8 +32,8 @@ std::vector<std::int64_t> all_items(std::int64_t count);
 /// Linear warm-up over 10 steps, then constant, linear to 5 % over the last 30 %.
 double scheduled(double peak, std::int64_t step, std::int64_t steps);
 
-/// Computes gradients of losses over the items of a step. Data ranks share the items; a rank's share
-/// runs in parts of at most `batch_tokens` tokens.
+/// Computes gradients of losses over the items of a step. Data ranks share the items; a rank's
+/// share runs in parts of at most `batch_tokens` tokens.
 class Trainer {
  public:
   Trainer(Trainable& trainable, const dist::ParallelLayout& layout, std::int64_t batch_tokens,

@@ -41,11 +41,13 @@ class FingerprintTest : public testing::Test {
                             std::as_bytes(std::span<const float>(values))}});
   }
 
-  Fingerprints expected(const std::vector<std::string>& overrides = {}) const {
+  Fingerprints expected(const std::vector<std::string>& overrides = {},
+                        const std::string& preset = "fast") const {
     return expected_fingerprints(
         parse_job(folder_.path() / "job.yaml",
-                  "model: base\noutput: out\ndata: {forget: forget.jsonl, "
-                  "retain: retain.jsonl, evaluate: {world: world.jsonl}}\n",
+                  "preset: " + preset +
+                      "\nmodel: base\noutput: out\ndata: {forget: forget.jsonl, "
+                      "retain: retain.jsonl, evaluate: {world: world.jsonl}}\n",
                   overrides));
   }
 
@@ -57,10 +59,18 @@ class FingerprintTest : public testing::Test {
     return names;
   }
 
-  const Names from_merge_{"merge", "evaluate"};
-  const Names from_solve_{"solve", "merge", "evaluate"};
-  const Names from_capture_{"capture", "solve", "merge", "evaluate"};
-  const Names from_model_{"capture", "solve", "sample", "merge", "evaluate"};
+  /// The names of what a job is expected to make.
+  static Names names(const Fingerprints& fingerprints) {
+    Names all;
+    for (const auto& [name, value] : fingerprints) all.insert(name);
+    return all;
+  }
+
+  const Names from_merge_{"merge", "evaluate", "relearn"};
+  const Names from_solve_{"solve", "merge", "evaluate", "relearn"};
+  const Names from_capture_{"capture", "solve", "merge", "evaluate", "relearn"};
+  const Names from_refine_{"refine", "merge", "evaluate", "relearn"};
+  const Names from_sample_{"sample", "refine", "merge", "evaluate", "relearn"};
 
  private:
   dist::Communicator self_ = dist::Communicator::self();
@@ -75,20 +85,24 @@ TEST_F(FingerprintTest, IsTheSameForTheSameJob) {
 TEST_F(FingerprintTest, SettingsChangeWhatDependsOnThemAndNothingElse) {
   const Fingerprints before = expected();
   const std::pair<const char*, Names> cases[] = {
-      {"seed=7", {"solve", "sample", "merge", "evaluate"}},
+      {"seed=7", from_solve_},
       {"subspace.rule=cpca", from_solve_},
       {"subspace.dimension=3", from_solve_},
       {"subspace.ridge=0.5", from_solve_},
       {"sites.layers=0", from_capture_},
       {"sites.positions=all", from_capture_},
       {"sites.modules=[qkv.input]", from_capture_},
-      {"compute=fp32", from_model_},
-      {"refine.samples=9", {"sample"}},
-      {"refine.sample_tokens=9", {"sample"}},
+      {"compute=fp32", from_capture_},
+      {"refine.samples=9", {}},
+      {"refine.steps=9", {}},
       {"merge.rounding=nearest", from_merge_},
       {"evaluate.holdout=world", {"evaluate"}},
-      {"evaluate.control=base", {"evaluate"}},
+      {"evaluate.control=base", {"evaluate", "relearn"}},
       {"evaluate.generate=true", {"evaluate"}},
+      {"relearn.steps=[3]", {"relearn"}},
+      {"relearn.attackers=[int4]", {"relearn"}},
+      {"relearn.learning_rates=[1]", {"relearn"}},
+      {"relearn.seeds=[1, 2]", {"relearn"}},
       {"data.overlap_limit=0.5", {"prepare"}},
       {"data.evaluate.more=world.jsonl", {"prepare", "evaluate"}},
       // Neither where things lie nor how the work is spread changes what is computed.
@@ -101,9 +115,57 @@ TEST_F(FingerprintTest, SettingsChangeWhatDependsOnThemAndNothingElse) {
     EXPECT_EQ(changed(before, expected({override})), names) << override;
   }
   Names all{"prepare", "set.forget", "set.retain", "set.world"};
-  all.insert(from_model_.begin(), from_model_.end());
+  all.insert(from_capture_.begin(), from_capture_.end());
   EXPECT_EQ(changed(before, expected({"data.max_tokens=9"})), all);
   EXPECT_EQ(changed(before, expected({"data.template=plain"})), all);
+}
+
+TEST_F(FingerprintTest, TrainingDependsOnItsOwnSettings) {
+  const Fingerprints before = expected({}, "reliable");
+  const std::pair<const char*, Names> cases[] = {{"seed=7", from_sample_},
+                                                 {"compute=fp32", from_sample_},
+                                                 {"refine.samples=9", from_sample_},
+                                                 {"refine.sample_tokens=9", from_sample_},
+                                                 {"refine.samples=0", from_sample_},
+                                                 {"refine.train=none", from_sample_},
+                                                 {"refine.train=lora", from_refine_},
+                                                 {"refine.steps=9", from_refine_},
+                                                 {"refine.forget_loss=npo", from_refine_},
+                                                 {"refine.tamper_resistance=0", from_refine_},
+                                                 {"project=true", from_refine_},
+                                                 {"relearn.steps=[3]", {"relearn"}},
+                                                 {"evaluate.generate=true", {"evaluate"}},
+                                                 // Without a projection nobody reads these.
+                                                 {"sites.layers=0", {}},
+                                                 {"subspace.rule=cpca", {}}};
+  for (const auto& [override, names] : cases) {
+    EXPECT_EQ(changed(before, expected({override}, "reliable")), names) << override;
+  }
+}
+
+TEST_F(FingerprintTest, AJobHasTheStagesThatItsSettingsAskFor) {
+  const Names always{"base",    "set.forget", "set.retain", "set.world",
+                     "prepare", "merge",      "evaluate",   "relearn"};
+  const auto expect_stages = [&](const std::string& preset,
+                                 const std::vector<std::string>& overrides, Names more) {
+    more.insert(always.begin(), always.end());
+    EXPECT_EQ(names(expected(overrides, preset)), more) << preset;
+  };
+  expect_stages("fast", {}, {"capture", "solve"});
+  expect_stages("fast", {"project=false"}, {});
+  expect_stages("fast", {"refine.train=lora"}, {"capture", "solve", "refine"});
+  expect_stages("reliable", {}, {"sample", "refine"});
+  expect_stages("reliable", {"project=true"}, {"capture", "solve", "sample", "refine"});
+  expect_stages("reliable", {"refine.samples=0"}, {"refine"});
+  expect_stages("reliable", {"refine.train=none"}, {});
+  expect_stages("paper", {}, {"capture", "solve", "refine"});
+}
+
+TEST_F(FingerprintTest, APresetIsNoMoreThanItsDefaults) {
+  EXPECT_EQ(expected({"project=false", "refine.train=subspace", "refine.samples=2500",
+                      "refine.tamper_resistance=2"},
+                     "fast"),
+            expected({}, "reliable"));
 }
 
 TEST_F(FingerprintTest, FilesChangeWhatIsMadeOfThem) {
@@ -113,12 +175,12 @@ TEST_F(FingerprintTest, FilesChangeWhatIsMadeOfThem) {
     EXPECT_EQ(changed(before, expected()), names) << file;
   };
   Names of_forget{"prepare", "set.forget"};
-  of_forget.insert(from_model_.begin(), from_model_.end());
+  of_forget.insert(from_capture_.begin(), from_capture_.end());
   expect_changed("forget.jsonl", "{\"text\": \"d\"}", of_forget);
   expect_changed("world.jsonl", "{\"text\": \"e\"}", {"prepare", "set.world", "evaluate"});
   expect_changed("base/README.md", "other words", {});
   Names of_tokenizer{"prepare", "set.forget", "set.retain", "set.world"};
-  of_tokenizer.insert(from_model_.begin(), from_model_.end());
+  of_tokenizer.insert(from_capture_.begin(), from_capture_.end());
   expect_changed("base/tokenizer.json", "{ }", of_tokenizer);
 }
 
@@ -126,7 +188,7 @@ TEST_F(FingerprintTest, RewrittenWeightsChangeAllButTheTokens) {
   const Fingerprints before = expected();
   write_weights({1, 2, 3});
   Names names{"base"};
-  names.insert(from_model_.begin(), from_model_.end());
+  names.insert(from_capture_.begin(), from_capture_.end());
   EXPECT_EQ(changed(before, expected()), names);
 }
 

@@ -56,7 +56,10 @@ TEST(JobConfigTest, EveryKeyTakesItsValue) {
       "sites: {modules: [qkv.input, stream.output], layers: [3, 0-1, 9-9], positions: all}\n"
       "subspace: {rule: cpca, dimension: 7, max_dimension: 9, ridge: 1e-3, alpha: 2, "
       "retain_energy: 0.5, projector: orthogonal, route: sample}\n"
+      "project: true\n"
       "merge: {rounding: nearest}\n"
+      "relearn: {attackers: [int4, benign], steps: [2, 3], learning_rates: [1e-4, 2], "
+      "seeds: [0, 7]}\n"
       "evaluate: {control: never, holdout: more, generate: true}\n"
       "parallel: {tensor: 2, batch_tokens: 99}\n"
       "device: cpu\ncompute: fp32\nseed: 5\n");
@@ -76,7 +79,12 @@ TEST(JobConfigTest, EveryKeyTakesItsValue) {
   EXPECT_EQ(config.subspace.projector, solver::ProjectorKind::orthogonal);
   EXPECT_EQ(config.subspace.route, solver::Route::sample_space);
   EXPECT_EQ(config.subspace.seed, 5U);
+  EXPECT_TRUE(config.project);
   EXPECT_EQ(config.merge.rounding, shard::Rounding::nearest);
+  EXPECT_THAT(config.relearn.attackers, testing::ElementsAre("int4", "benign"));
+  EXPECT_EQ(config.relearn.steps, (Values{2, 3}));
+  EXPECT_THAT(config.relearn.learning_rates, testing::ElementsAre(1e-4, 2));
+  EXPECT_EQ(config.relearn.seeds, (Values{0, 7}));
   EXPECT_EQ(config.evaluate.control, "/jobs/never");
   EXPECT_EQ(config.evaluate.holdout, "more");
   EXPECT_TRUE(config.evaluate.generate);
@@ -85,6 +93,33 @@ TEST(JobConfigTest, EveryKeyTakesItsValue) {
   EXPECT_EQ(config.device, Device::cpu);
   EXPECT_EQ(config.compute, Compute::fp32);
   EXPECT_EQ(config.seed, 5U);
+}
+
+TEST(JobConfigTest, EveryKeyOfTrainingTakesItsValue) {
+  const auto refine =
+      parse(
+          "refine: {train: lora, forget_loss: npo, retain_loss: kl, forget_weight: 0, "
+          "retain_weight: 3, steps: 4, batch: 5, learning_rate: 0.25, optimizer: sgd, "
+          "softness: 0.5, modules: [qkv], lora_rank: 6, lora_confined: true, samples: 0, "
+          "sample_tokens: 8, tamper_resistance: 9, tamper_weight: 0.5}\n")
+          .refine;
+  EXPECT_EQ(refine.train, JobConfig::Train::lora);
+  EXPECT_EQ(refine.forget_loss, JobConfig::ForgetLoss::npo);
+  EXPECT_EQ(refine.retain_loss, JobConfig::RetainLoss::kl);
+  EXPECT_EQ(refine.forget_weight, 0);
+  EXPECT_EQ(refine.retain_weight, 3);
+  EXPECT_EQ(refine.steps, 4);
+  EXPECT_EQ(refine.batch, 5);
+  EXPECT_EQ(refine.learning_rate, 0.25);
+  EXPECT_EQ(refine.optimizer, JobConfig::Optimizer::sgd);
+  EXPECT_EQ(refine.softness, 0.5);
+  EXPECT_THAT(refine.modules, testing::ElementsAre("qkv"));
+  EXPECT_EQ(refine.lora_rank, 6);
+  EXPECT_TRUE(refine.lora_confined);
+  EXPECT_EQ(refine.samples, 0);
+  EXPECT_EQ(refine.sample_tokens, 8);
+  EXPECT_EQ(refine.tamper_resistance, 9);
+  EXPECT_EQ(refine.tamper_weight, 0.5);
 }
 
 TEST(JobConfigTest, EveryKeyIsShownAndHasADefaultUnlessRequired) {
@@ -148,7 +183,9 @@ TEST_P(JobErrorTest, NamesPlaceAndRemedy) {
 }
 
 const std::string kTop =
-    "model, output, work, data, sites, subspace, merge, evaluate, parallel, device, compute, seed";
+    "preset, model, output, work, data, sites, subspace, project, refine, merge, evaluate, "
+    "relearn, "
+    "parallel, device, compute, seed";
 const std::string kSubspace =
     "rule, dimension, max_dimension, ridge, alpha, retain_energy, projector, route";
 
@@ -242,6 +279,22 @@ INSTANTIATE_TEST_SUITE_P(
             {},
             "job.yaml:6:23: subspace.projector must be one of oblique, orthogonal, not \"obliqe\"; "
             "did you mean \"oblique\"?"},
+        ErrorCase{"not_a_flag",
+                  kBase + "project: yes\n",
+                  {},
+                  "job.yaml:6:10: project must be one of true, false, not \"yes\""},
+        ErrorCase{
+            "not_ascending",
+            kBase + "relearn: {steps: [2, 2]}\n",
+            {},
+            "job.yaml:6:18: relearn.steps must be a list of ascending integers above 0, not a "
+            "list"},
+        ErrorCase{
+            "unknown_preset",
+            kBase + "preset: reliabel\n",
+            {},
+            "job.yaml:6:9: preset must be one of reliable, fast, paper, not \"reliabel\"; did "
+            "you mean \"reliable\"?"},
         ErrorCase{"auto_or_integer",
                   kBase + "parallel: {tensor: many}\n",
                   {},

@@ -73,13 +73,18 @@ def make_checkpoint(folder, seed=1, dtype=torch.float32, **changes):
     assert len(list(folder.glob("*.safetensors"))) >= 3
 
 
-def make_job(folder):
-    """A folder with checkpoint, data and job file."""
+FAST = "preset: fast\n"
+RELIABLE = "preset: reliable\nrefine: {steps: 3, batch: 4, samples: 40, sample_tokens: 24}\n"
+
+
+def make_job(folder, method=FAST):
+    """A folder with checkpoint, data and job file; `method` are lines of it."""
     make_checkpoint(folder / "base")
     write_jsonl(folder / "forget.jsonl", forget_records())
     write_jsonl(folder / "retain.jsonl", retain_records())
     write_jsonl(folder / "choice.jsonl", choice_records())
     (folder / "job.yaml").write_text(
+        f"{method}"
         "model: base\n"
         "output: out\n"
         "data:\n"
@@ -88,7 +93,6 @@ def make_job(folder):
         "  evaluate: {choice: choice.jsonl}\n"
         "sites: {modules: [o_proj.input, down_proj.input, down_proj.output]}\n"
         "subspace: {max_dimension: 4}\n"
-        "refine: {samples: 40, sample_tokens: 24}\n"
         "device: cpu\n"
         "compute: fp32\n", "utf-8")
 

@@ -85,6 +85,14 @@ TEST_F(StageGraphTest, AStageNeedsCurrentInputs) {
   EXPECT_THAT(error_of_two(), expected);
 }
 
+TEST_F(StageGraphTest, InputsThatTheJobLacksAreNotNeeded) {
+  job_.expected.erase("one");
+  EXPECT_FALSE(has_stage(job_, "one"));
+  EXPECT_TRUE(has_stage(job_, "two"));
+  run_stage(job_, stages_, 1);
+  EXPECT_THAT(ran_, testing::ElementsAre("two"));
+}
+
 TEST_F(StageGraphTest, RecordsWhatRan) {
   run_all();
   world_.barrier();

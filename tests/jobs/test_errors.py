@@ -68,7 +68,7 @@ def listing(folder):
 JOB_FILE_ERRORS = {
     "unknown_key": ("subspace: {dimenson: 4}\n", r'job\.yaml:13:12: unknown key "subspace.dimenson"; did you mean "dimension"'),
     "wrong_type": ("seed: many\n", r'job\.yaml:13:7: seed must be an integer .*, not "many"'),
-    "doubled_key": ("device: cpu\n", r'job\.yaml:13:1: key "device" is given twice \(first in line 8\)'),
+    "doubled_key": ("device: cpu\n", r'job\.yaml:13:1: key "device" is given twice \(first in line 9\)'),
     "no_yaml": ("merge: [\n", r"job\.yaml:\d+:\d+: not valid YAML"),
 }
 
@@ -86,7 +86,7 @@ def test_job_file(job, name):
 def test_missing_key(job):
     lines = (job / "job.yaml").read_text().replace("  forget: forget.jsonl\n", "")
     (job / "job.yaml").write_text(lines)
-    expect_error(mrp("run", job / "job.yaml"), USAGE, r'job\.yaml:4:3: required key "data.forget" is missing')
+    expect_error(mrp("run", job / "job.yaml"), USAGE, r'job\.yaml:5:3: required key "data.forget" is missing')
 
 
 @pytest.mark.parametrize("arguments, code, message", [
@@ -98,6 +98,9 @@ def test_missing_key(job):
     (["run", "job.yaml", "--set", "model=gone"], INPUT, "gone is not a checkpoint directory"),
     (["run", "job.yaml", "--set", "data.forget=gone.jsonl"], INPUT, "gone.jsonl"),
     (["run", "job.yaml", "--set", "output=base"], USAGE, "overlap"),
+    (["sample", "job.yaml"], USAGE, "no stage sample; .* preset, project and refine.train"),
+    (["refine", "job.yaml"], USAGE, "no stage refine; .* preset, project and refine.train"),
+    (["solve", "job.yaml", "--set", "preset=reliable"], USAGE, "no stage solve; .* preset, project and refine.train"),
     (["inspect", "gone"], INPUT, "gone"),
     (["inspect", "job.yaml"], INPUT, "job.yaml"),
     (["inspect", "base/config.json"], INPUT, "is no file of mrp's"),
@@ -110,10 +113,11 @@ def test_command_line(job, arguments, code, message):
 
 def test_help(tmp_path):
     bare = succeed(folder=tmp_path)
-    for word in ("prepare", "capture", "solve", "sample", "merge", "evaluate", "run", "inspect", "mpirun -n 2 mrp run job.yaml"):
+    stages = ("prepare", "capture", "solve", "sample", "refine", "merge", "evaluate", "relearn")
+    for word in (*stages, "run", "inspect", "mpirun -n 2 mrp run job.yaml"):
         assert word in bare.out
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", succeed("--version", ranks=2).out)
-    for command in ("prepare", "capture", "solve", "sample", "merge", "evaluate", "run", "inspect", "config"):
+    for command in (*stages, "run", "inspect", "config"):
         assert "example:\n  " in succeed(command, "--help").out
     assert "| `subspace.ridge` | a number above 0 | `0.01` |" in succeed("config", ranks=2).out
 

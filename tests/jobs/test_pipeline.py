@@ -11,7 +11,7 @@ from pipeline import forget_records, make_checkpoint, make_job, mrp, succeed, wr
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-STAGES = ["prepare", "capture", "solve", "sample", "merge", "evaluate"]
+STAGES = ["prepare", "capture", "solve", "merge", "evaluate"]
 
 
 def stages_run(result):
@@ -220,53 +220,8 @@ def test_the_rank_count_does_not_change_what_is_found(job, other_jobs, name):
 def test_the_same_rank_count_makes_the_same_bytes(other_jobs):
     first, second = other_jobs["two"], other_jobs["two again"]
     assert all_files(first / "out") == all_files(second / "out")
-    for name in ("tokens.h5", "states.h5", "subspaces.h5", "samples.h5", "metrics.json"):
+    for name in ("tokens.h5", "states.h5", "subspaces.h5", "metrics.json"):
         assert (first / "out.work" / name).read_bytes() == (second / "out.work" / name).read_bytes(), name
-
-
-def samples(folder):
-    """The sampled sequences of a job, and the attributes of their set."""
-    with h5py.File(folder / "out.work" / "samples.h5") as file:
-        assert list(file) == ["samples"]
-        group = file["samples"]
-        ids, mask, offsets = (group["items"][name][:] for name in ("token_ids", "target_mask", "offsets"))
-        ends = np.zeros(len(ids), np.uint8)
-        ends[offsets[1:] - 1] = 1
-        assert (mask == 1 - ends).all(), "every position but the last predicts something"
-        return [tuple(ids[a:b]) for a, b in zip(offsets, offsets[1:])], dict(group.attrs)
-
-
-def test_samples_are_texts_of_the_model(job):
-    sequences, attributes = samples(job)
-    assert attributes["drawn"] == 40 and attributes["dropped"] == 40 - len(sequences)
-    assert b"10 % of the runs of 5 tokens" in attributes["rule"]
-    assert {sequence[0] for sequence in sequences} == {0}, "the first token is BOS"
-    assert len(set(sequences)) == len(sequences)
-    for sequence in sequences:
-        assert len(sequence) == 1 + 24 if sequence[-1] != 1 else len(sequence) <= 1 + 24
-    # The mean log-probability of what is drawn is the negative entropy, give or take the noise.
-    model, gains = load(job / "base"), []
-    for sequence in sequences:
-        with torch.no_grad():
-            scores = model(torch.tensor([sequence])).logits[0, :-1].double().log_softmax(-1)
-        drawn = scores.gather(1, torch.tensor(sequence[1:], dtype=torch.long)[:, None])[:, 0]
-        gains.append(drawn - (scores.exp() * scores).sum(-1))
-    gains = torch.cat(gains)
-    assert gains.mean().abs() < 4 * gains.std() / len(gains) ** 0.5
-
-
-@pytest.mark.parametrize("name", ["two", "four"])
-def test_the_rank_count_does_not_change_the_samples(job, other_jobs, name):
-    one, other = samples(job)[0], samples(other_jobs[name])[0]
-    assert one == other
-
-
-def test_too_few_samples_are_an_error(job):
-    before = all_files(job / "out.work")
-    found = mrp("sample", job / "job.yaml", "--set", "refine.samples=7", ranks=2)
-    assert found.code == 3 and len(found.errors) == 1
-    assert "only 7 of 7 samples" in found.errors[0] and "raise refine.samples" in found.errors[0]
-    assert all_files(job / "out.work") == before
 
 
 def test_only_what_depends_on_a_change_is_redone(job, tmp_path):

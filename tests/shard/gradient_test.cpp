@@ -44,6 +44,21 @@ void zero_gradients(Trainable& trainable) {
   for (Leaf& leaf : trainable.leaves()) leaf.value.mutable_grad() = torch::zeros_like(leaf.value);
 }
 
+/// Everything is confined, and every input side projected.
+TrainableOptions random_options(TrainForm form, CausalLM& model) {
+  TrainableOptions options;
+  options.form = form;
+  options.rank = 2;
+  for (const Parameter& parameter : model.parameters()) {
+    if (!parameter.input) continue;
+    const std::int64_t width = parameter.value->size(1);
+    const auto basis = torch::linalg_qr(torch::randn({width, 3}));
+    options.confinement[*parameter.input] = {std::get<0>(basis), torch::full({3}, 0.8)};
+    options.projections[*parameter.input] = std::get<0>(basis);
+  }
+  return options;
+}
+
 class GradientTest : public testing::TestWithParam<const char*> {
  protected:
   dist::Communicator world_ = dist::Communicator::world();
@@ -113,17 +128,7 @@ TEST_P(GradientTest, EveryFormMatchesDifferences) {
   const torch::Tensor reference = torch::randn({12, golden_.config().vocab_size});
   CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
   for (const TrainForm form : {TrainForm::subspace, TrainForm::projections, TrainForm::lora}) {
-    TrainableOptions options;
-    options.form = form;
-    options.rank = 2;
-    for (const Parameter& parameter : model.parameters()) {
-      if (!parameter.input) continue;
-      const std::int64_t width = parameter.value->size(1);
-      const auto basis = torch::linalg_qr(torch::randn({width, 3}));
-      options.confinement[*parameter.input] = {std::get<0>(basis), torch::full({3}, 0.8)};
-      options.projections[*parameter.input] = std::get<0>(basis);
-    }
-    Trainable trainable(model, options);
+    Trainable trainable(model, random_options(form, model));
     const auto value = [&] {
       trainable.apply();
       const torch::NoGradGuard no_grad;
@@ -145,7 +150,8 @@ TEST_P(GradientTest, EveryFormMatchesDifferences) {
       shared_rows.push_back(by_rows ? parameter.shared_rows : dist::Range{});
     });
     for (Leaf& leaf : trainable.leaves()) {
-      torch::manual_seed(leaf.replicated ? std::uint64_t{11} : static_cast<std::uint64_t>(100 + world_.rank()));
+      torch::manual_seed(leaf.replicated ? std::uint64_t{11}
+                                         : static_cast<std::uint64_t>(100 + world_.rank()));
       directions.push_back(torch::randn(leaf.value.sizes()) * 0.3);
       // Rows that ranks share must move alike: here, not at all.
       const dist::Range shared = shared_rows[directions.size() - 1];
@@ -169,7 +175,8 @@ TEST_P(GradientTest, EveryFormMatchesDifferences) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, GradientTest, testing::Values("tied", "grouped", "one_kv_head", "mistral"),
+INSTANTIATE_TEST_SUITE_P(Golden, GradientTest,
+                         testing::Values("tied", "grouped", "one_kv_head", "mistral"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace

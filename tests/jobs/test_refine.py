@@ -1,0 +1,223 @@
+"""Jobs that train, on a tiny checkpoint: what is trained, how it is merged, and attacks on it."""
+import json
+import shutil
+
+import h5py
+import pytest
+import torch
+from pipeline import RELIABLE, forget_records, make_job, mrp, succeed, write_jsonl
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM
+
+INPUT = 3
+STAGES = ["prepare", "sample", "refine", "merge", "evaluate"]
+LINEAR = {"self_attn": ["q_proj", "k_proj", "v_proj", "o_proj"], "mlp": ["gate_proj", "up_proj", "down_proj"]}
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """A folder in which a job has run on one rank."""
+    folder = tmp_path_factory.mktemp("job")
+    make_job(folder, RELIABLE)
+    (folder / "first.txt").write_text(succeed("run", folder / "job.yaml").log)
+    return folder
+
+
+@pytest.fixture
+def copy(job, tmp_path):
+    """A copy of it, for other settings."""
+    shutil.copytree(job, tmp_path / "job")
+    return tmp_path / "job"
+
+
+def names(*modules):
+    """Tensors of linear layers, those of all layers by default."""
+    return {f"model.layers.{layer}.{part}.{module}.weight" for layer in range(3)
+            for part, all_modules in LINEAR.items() for module in all_modules if module in modules or not modules}
+
+
+def deltas(folder):
+    """Tensor → trained change."""
+    with h5py.File(folder / "out.work" / "deltas.h5") as file:
+        return {name: torch.from_numpy(data[:]) for name, data in file.items()}
+
+
+def tensors(folder):
+    """Everything in a checkpoint."""
+    found = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            found |= {name: file.get_tensor(name) for name in file.keys()}
+    return found
+
+
+def difference(one, other):
+    """Relative, over all tensors."""
+    assert one.keys() == other.keys()
+    return (sum((one[name] - other[name]).square().sum() for name in one)
+            / sum(value.square().sum() for value in one.values())).sqrt().item()
+
+
+def expect_merged(folder, changed):
+    """Base and output differ by the changes, which concern the tensors `changed` and no others."""
+    change, base, merged = deltas(folder), tensors(folder / "base"), tensors(folder / "out")
+    assert {name for name, value in change.items() if value.abs().max() > 0} == changed
+    for name, before in base.items():
+        if name in changed:
+            torch.testing.assert_close(merged[name], before + change[name], rtol=3e-7, atol=1e-7)
+        else:
+            assert torch.equal(merged[name], before), name
+
+
+def test_every_stage_runs_but_attacks(job):
+    log = (job / "first.txt").read_text()
+    for stage in STAGES:
+        assert f" {stage}: done in " in log
+    for stage in ("capture", "solve", "relearn"):
+        assert f" {stage}: " not in log
+
+
+def test_changes_are_merged_into_all_linear_layers(job):
+    expect_merged(job, names())
+
+
+def test_a_second_run_skips_every_stage(job):
+    files = lambda: {path: path.read_bytes() for path in job.rglob("*") if path.is_file()}
+    before = files()
+    log = succeed("run", job / "job.yaml").log
+    for stage in STAGES:
+        assert f" {stage}: up to date, skipped" in log
+    assert files() == before
+
+
+def test_every_step_is_a_line(job):
+    lines = [json.loads(line) for line in (job / "out.work" / "refine.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    assert [line["tamper_loss"] is not None for line in lines] == [False, True, False]
+    for line in lines:
+        assert all(line[key] >= 0 for key in ("forget_loss", "retain_loss", "sample_loss"))
+        assert line["gradient_norm"] > 0
+    # Warm-up over ten steps; the decay begins with the last 30 %.
+    assert [line["learning_rate"] for line in lines] == pytest.approx([2e-4, 4e-4, 6e-4])
+    assert lines[0]["sample_loss"] == pytest.approx(0, abs=1e-6), "the first step knows no change"
+
+
+@pytest.mark.parametrize("tensor", ["1", "2"])
+def test_the_rank_count_does_not_change_what_is_trained(job, copy, tensor):
+    succeed("refine", copy / "job.yaml", "--force", "--set", f"parallel.tensor={tensor}", ranks=2)
+    assert difference(deltas(job), deltas(copy)) < 1e-4
+
+
+def retain_moments(folder):
+    """Module → uncentred second moments of what it reads at all positions of the retain set."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32).eval()
+    rows = {name: [] for name in names()}
+    for name, module in model.named_modules():
+        if f"{name}.weight" in rows:
+            module.register_forward_pre_hook(
+                lambda _, args, seen=rows[f"{name}.weight"]: seen.append(args[0][0].double()))
+    with h5py.File(folder / "out.work" / "tokens.h5") as file, torch.no_grad():
+        items = file["retain"]["items"]
+        ids, offsets = items["token_ids"][:], items["offsets"][:]
+        for begin, end in zip(offsets, offsets[1:]):
+            model(torch.tensor(ids[None, begin:end], dtype=torch.long))
+    return {name: (x := torch.cat(parts)).T @ x / len(x) for name, parts in rows.items()}
+
+
+def test_changes_are_confined_to_what_the_retain_set_leaves_free(copy):
+    succeed("refine", copy / "job.yaml", "--set", "refine.steps=1")
+    change = deltas(copy)
+    for name, moments in retain_moments(copy).items():
+        scaled = moments * len(moments) / moments.trace()
+        values, vectors = torch.linalg.eigh(scaled)
+        confinement = vectors @ torch.diag(torch.sqrt(0.1 / (values.clamp(min=0) + 0.1))) @ vectors.T
+        # The first step of Adam moves every number by the learning rate.
+        trained = change[name].double() @ torch.linalg.inv(confinement)
+        assert trained.abs().quantile(0.5).item() == pytest.approx(2e-4, rel=1e-3), name
+        assert (trained.abs() - 2e-4).abs().quantile(0.9).item() < 4e-6, name
+
+
+def test_low_rank_changes_of_the_attention(copy):
+    succeed("refine", copy / "job.yaml", "--set", "refine={train: lora, modules: [qkv], lora_rank: 2, steps: 2}")
+    succeed("merge", copy / "job.yaml", "--set", "refine={train: lora, modules: [qkv], lora_rank: 2, steps: 2}")
+    changed = names("q_proj", "k_proj", "v_proj")
+    expect_merged(copy, changed)
+    for name in changed:
+        values = torch.linalg.svdvals(deltas(copy)[name].double())
+        assert values[1] > 0 and values[2] < 1e-5 * values[0], name
+
+
+def test_weights_as_they_are(copy):
+    succeed("refine", copy / "job.yaml", "--set", "refine={train: weights, steps: 2, samples: 0}", ranks=2)
+    succeed("merge", copy / "job.yaml", "--set", "refine={train: weights, steps: 2, samples: 0}")
+    expect_merged(copy, names())
+
+
+def test_projections_as_published(copy):
+    preset = ["--set", "preset=paper", "--set", "refine.steps=2", "--set", "sites.modules=[down_proj.output]"]
+    for stage in ("capture", "solve", "refine", "merge"):
+        succeed(stage, copy / "job.yaml", *preset, ranks=2)
+    expect_merged(copy, names("down_proj"))
+    for name in names("down_proj"):
+        values = torch.linalg.svdvals(deltas(copy)[name].double())
+        assert values[1] > 0 and values[2] < 1e-5 * values[0], name
+
+
+def test_a_single_record_has_no_alternatives(copy):
+    write_jsonl(copy / "forget.jsonl", list(forget_records())[:1])
+    succeed("prepare", copy / "job.yaml")
+    # On two data ranks only the first has the item.
+    found = mrp("refine", copy / "job.yaml", "--set", "refine.samples=0", "--set", "parallel.tensor=1", ranks=2)
+    assert found.code == INPUT and len(found.errors) == 1, found.log
+    for words in ("set forget, item", "no other answers", "wrong_answers", "refine.forget_loss"):
+        assert words in found.errors[0]
+
+
+ATTACKS = ("--set", "relearn={attackers: [qv_lora, all_weights, int4], steps: [1, 2], learning_rates: [1e-2]}")
+
+
+def attacked(folder):
+    """Model → attacker → direction → curve."""
+    root = json.loads((folder / "out.work" / "relearn.json").read_text())
+    found = {}
+    for run in root["runs"]:
+        assert run["projection"] == "folded" and run["seed"] == 0
+        curves = found.setdefault(run["model"], {}).setdefault(run["attacker"], {})
+        assert run["direction"] not in curves
+        curves[run["direction"]] = run["curve"]
+    return found
+
+
+def test_attacks(copy):
+    log = succeed("relearn", copy / "job.yaml", *ATTACKS, ranks=2).log
+    assert log.count(" -> at most ") == 12
+    curves = attacked(copy)
+    metrics = json.loads((copy / "out.work" / "metrics.json").read_text())["sets"]["forget"]
+    assert set(curves) == {"base", "unlearned"}
+    for model, of_model in curves.items():
+        assert set(of_model) == {"qv_lora", "all_weights", "int4"}
+        for attacker, halves in of_model.items():
+            assert set(halves) == {0, 1}
+            for curve in halves.values():
+                assert [point["step"] for point in curve] == ([0] if attacker == "int4" else [0, 1, 2])
+            if attacker == "int4":
+                continue
+            # Before an attack the halves are, together, the whole set.
+            for key in ("nll", "answer_probability", "exact_memorization"):
+                mean = (halves[0][0][key] + halves[1][0][key]) / 2
+                assert mean == pytest.approx(metrics[model][key], abs=1e-4)
+        assert of_model["all_weights"][0][2]["nll"] < of_model["all_weights"][0][0]["nll"] - 1e-3
+    assert "relearn: up to date, skipped" in succeed("relearn", copy / "job.yaml", *ATTACKS).log
+    more = (ATTACKS[0], ATTACKS[1].replace("int4", "int4, int8"))
+    log = succeed("relearn", copy / "job.yaml", *more).log
+    assert log.count(" -> at most ") == 4, "only what is new runs"
+    assert attacked(copy)["base"]["qv_lora"] == curves["base"]["qv_lora"]
+
+
+def test_too_few_records_to_attack(copy):
+    write_jsonl(copy / "forget.jsonl", list(forget_records())[:6])
+    for stage in ("prepare", "merge"):
+        succeed(stage, copy / "job.yaml", "--set", "refine.train=none")
+    found = mrp("relearn", copy / "job.yaml", "--set", "refine.train=none", ranks=2)
+    assert found.code == INPUT and len(found.errors) == 1, found.log
+    assert "set forget has 6 items" in found.errors[0] and "at least 8" in found.errors[0]

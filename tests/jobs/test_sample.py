@@ -1,0 +1,74 @@
+"""The texts that the base model writes by itself, compared with what transformers gives them."""
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from pipeline import RELIABLE, make_job, mrp, succeed
+from transformers import AutoModelForCausalLM
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A job after `prepare`."""
+    folder = tmp_path_factory.mktemp("job")
+    make_job(folder, RELIABLE)
+    succeed("prepare", folder / "job.yaml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def jobs(prepared, tmp_path_factory):
+    """The job after `sample` on 1, 2 and 4 ranks: folders by rank count."""
+    folders = {}
+    for ranks in (1, 2, 4):
+        folders[ranks] = tmp_path_factory.mktemp("sampled") / "job"
+        shutil.copytree(prepared, folders[ranks])
+        succeed("sample", folders[ranks] / "job.yaml", ranks=ranks)
+    return folders
+
+
+def samples(folder):
+    """The sampled sequences of a job, and the attributes of their set."""
+    with h5py.File(folder / "out.work" / "samples.h5") as file:
+        assert list(file) == ["samples"]
+        group = file["samples"]
+        ids, mask, offsets = (group["items"][name][:] for name in ("token_ids", "target_mask", "offsets"))
+        ends = np.zeros(len(ids), np.uint8)
+        ends[offsets[1:] - 1] = 1
+        assert (mask == 1 - ends).all(), "every position but the last predicts something"
+        return [tuple(ids[a:b]) for a, b in zip(offsets, offsets[1:])], dict(group.attrs)
+
+
+def test_samples_are_texts_of_the_model(jobs):
+    sequences, attributes = samples(jobs[1])
+    assert attributes["drawn"] == 40 and attributes["dropped"] == 40 - len(sequences)
+    assert b"10 % of the runs of 5 tokens" in attributes["rule"]
+    assert {sequence[0] for sequence in sequences} == {0}, "the first token is BOS"
+    assert len(set(sequences)) == len(sequences)
+    for sequence in sequences:
+        assert len(sequence) == 1 + 24 if sequence[-1] != 1 else len(sequence) <= 1 + 24
+    # The mean log-probability of what is drawn is the negative entropy, give or take the noise.
+    model = AutoModelForCausalLM.from_pretrained(jobs[1] / "base", dtype=torch.float32).eval()
+    gains = []
+    for sequence in sequences:
+        with torch.no_grad():
+            scores = model(torch.tensor([sequence])).logits[0, :-1].double().log_softmax(-1)
+        drawn = scores.gather(1, torch.tensor(sequence[1:], dtype=torch.long)[:, None])[:, 0]
+        gains.append(drawn - (scores.exp() * scores).sum(-1))
+    gains = torch.cat(gains)
+    assert gains.mean().abs() < 4 * gains.std() / len(gains) ** 0.5
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_the_rank_count_does_not_change_the_samples(jobs, ranks):
+    assert samples(jobs[1])[0] == samples(jobs[ranks])[0]
+
+
+def test_too_few_samples_are_an_error(prepared):
+    before = sorted(prepared.rglob("*"))
+    found = mrp("sample", prepared / "job.yaml", "--set", "refine.samples=7", ranks=2)
+    assert found.code == 3 and len(found.errors) == 1
+    assert "only 7 of 7 samples" in found.errors[0] and "raise refine.samples" in found.errors[0]
+    assert sorted(prepared.rglob("*")) == before

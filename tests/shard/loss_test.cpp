@@ -1,0 +1,348 @@
+// Losses against their formulas over the whole vocabulary, from the logits of a model on one rank.
+#include "shard/train/loss.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <optional>
+#include <set>
+
+#include "shard/evaluate.hpp"
+#include "shard/golden_case.hpp"
+#include "shard/train_case.hpp"
+
+namespace mrp::shard {
+namespace {
+
+using test::Question;
+using test::Tokens;
+
+/// Changes every number by something that depends on that number only, on any number of ranks.
+void move(Trainable& trainable) {
+  const torch::NoGradGuard no_grad;
+  for (Leaf& leaf : trainable.leaves()) leaf.value.add_((leaf.value * 20).sin() * 0.05);
+  trainable.apply();
+}
+
+TrainableOptions all_weights() {
+  TrainableOptions options;
+  options.form = TrainForm::weights;
+  return options;
+}
+
+double softplus(double x) {
+  return std::log1p(std::exp(x));
+}
+
+double spread_of(const torch::Tensor& values) {
+  return std::sqrt(values.var(/*unbiased=*/false).item<double>() + 0.01) - 0.1;
+}
+
+/// What one rank computes of the base model and of the changed one.
+class Oracle {
+ public:
+  Oracle(const test::GoldenCase& golden, const dist::ParallelLayout& alone)
+      : base_(golden.checkpoint(), golden.config(), alone, {}),
+        moved_(golden.checkpoint(), golden.config(), alone, {}),
+        trainable_(moved_, all_weights()) {
+    move(trainable_);
+  }
+
+  Trainable& trainable() { return trainable_; }
+
+  /// fp64 [answer × vocabulary], those that predict the answer.
+  torch::Tensor logits(const Tokens& prompt, const Tokens& answer, bool base = false) const {
+    const torch::NoGradGuard no_grad;
+    const CausalLM& model = base ? base_ : moved_;
+    const torch::Tensor states = model.hidden_states(batch(test::joined(prompt, answer)));
+    const auto begin = std::ssize(prompt) - 1;
+    return model.local_logits(states[0])
+        .slice(0, begin, begin + std::ssize(answer))
+        .to(torch::kFloat64);
+  }
+  torch::Tensor log_p(const Tokens& prompt, const Tokens& answer, bool base = false) const {
+    const torch::Tensor index =
+        torch::tensor(std::vector<std::int64_t>(answer.begin(), answer.end()));
+    return logits(prompt, answer, base).log_softmax(1).gather(1, index.unsqueeze(1)).squeeze(1);
+  }
+  double mean_log_p(const Tokens& prompt, const Tokens& answer) const {
+    return log_p(prompt, answer).mean().item<double>();
+  }
+  torch::Tensor letters(const Question& question, bool base = false) const {
+    const torch::Tensor index =
+        torch::tensor(std::vector<std::int64_t>(question.letters.begin(), question.letters.end()));
+    return logits(question.prompt, {0}, base)[0].index_select(0, index);
+  }
+  /// After the middle layer, [tokens × width].
+  torch::Tensor middle(const Tokens& tokens, bool base) const {
+    const torch::NoGradGuard no_grad;
+    const Site site{1, SiteModule::stream, Side::output};
+    torch::Tensor found;
+    (base ? base_ : moved_)
+        .hidden_states(batch(tokens), [&](const Site& seen, const torch::Tensor& x) {
+          if (seen == site) found = x[0].to(torch::kFloat64);
+          return std::optional<torch::Tensor>();
+        });
+    return found;
+  }
+
+ private:
+  static torch::Tensor batch(const Tokens& tokens) {
+    return torch::tensor(std::vector<std::int64_t>(tokens.begin(), tokens.end())).unsqueeze(0);
+  }
+
+  CausalLM base_, moved_;
+  Trainable trainable_;
+};
+
+class LossTest : public testing::Test {
+ protected:
+  using OfItem = std::function<double(const Question&)>;
+
+  /// Calls f(trainable) with the changed model on every layout of the ranks.
+  void on_all_layouts(const std::function<void(Trainable&)>& f) {
+    for (const int size : test::tensor_sizes(world_.size())) {
+      const dist::ParallelLayout layout(world_, size);
+      CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
+      Trainable trainable(model, all_weights());
+      move(trainable);
+      f(trainable);
+    }
+  }
+
+  double value(const Loss& loss, Trainable& trainable, std::vector<std::int64_t> items,
+               std::int64_t step = 0) const {
+    return loss({&trainable, &examples_, 3, step}, items).item<double>();
+  }
+
+  void expect_sum(const Loss& loss, const OfItem& of_item) {
+    double expected = 0;
+    for (const std::int64_t i : items_) expected += of_item(question(i));
+    on_all_layouts([&](Trainable& trainable) {
+      EXPECT_NEAR(value(loss, trainable, items_), expected,
+                  2e-5 * std::max(1.0, std::abs(expected)));
+    });
+  }
+
+  /// Every value of one item over many steps is one of `candidates`, and each of them occurs; the
+  /// choice is the same on any number of ranks.
+  void expect_candidates(const Loss& loss, std::int64_t item, const std::vector<double>& candidates,
+                         bool all) {
+    std::vector<double> alone;
+    std::set<std::size_t> seen;
+    constexpr std::int64_t kSteps = 150;
+    for (std::int64_t step = 0; step < kSteps; ++step) {
+      alone.push_back(value(loss, oracle_.trainable(), {item}, step));
+      const auto nearest = std::ranges::min_element(
+          candidates, {}, [&](double candidate) { return std::abs(candidate - alone.back()); });
+      ASSERT_NEAR(alone.back(), *nearest, 2e-5 * std::max(1.0, std::abs(*nearest))) << step;
+      seen.insert(static_cast<std::size_t>(nearest - candidates.begin()));
+    }
+    EXPECT_GE(seen.size(), all ? candidates.size() : 10);
+    on_all_layouts([&](Trainable& trainable) {
+      for (std::size_t step = 0; step < 8; ++step) {
+        EXPECT_NEAR(value(loss, trainable, {item}, static_cast<std::int64_t>(step)), alone[step],
+                    2e-5 * std::max(1.0, std::abs(alone[step])));
+      }
+    });
+  }
+
+  const Question& question(std::int64_t i) const {
+    return case_.questions[static_cast<std::size_t>(i)];
+  }
+  torch::Tensor answer_log_p(const Question& q, bool base = false) const {
+    return oracle_.log_p(q.prompt, q.answer(), base);
+  }
+  torch::Tensor answer_logits(const Question& q, bool base = false) const {
+    return oracle_.logits(q.prompt, q.answer(), base);
+  }
+  double kl(const Question& q) const {
+    const torch::Tensor log_p = answer_logits(q, true).log_softmax(1);
+    const torch::Tensor log_q = answer_logits(q).log_softmax(1);
+    return (log_p.exp() * (log_p - log_q)).sum(1).mean().item<double>();
+  }
+  /// Spreads of the change of the logits, and 4 KL.
+  double match(const Question& q) const {
+    const torch::Tensor change = answer_logits(q) - answer_logits(q, true);
+    double sum = 0;
+    for (std::int64_t t = 0; t < change.size(0); ++t) sum += spread_of(change[t]);
+    sum = sum / static_cast<double>(change.size(0)) + 4 * kl(q);
+    return q.letters.empty() ? sum : sum + spread_of(oracle_.letters(q) - oracle_.letters(q, true));
+  }
+  /// Prompt of one question, answer of another.
+  double substituted(std::int64_t i, std::int64_t j) const {
+    const auto parts = [&](std::int64_t k) {
+      // A text without a prompt is cut in the middle.
+      const Question& q = question(k);
+      const Tokens all = test::joined(q.prompt, q.answer());
+      const auto cut = q.prompt.size() > 1 ? std::ssize(q.prompt) : std::ssize(all) / 2;
+      return std::pair(Tokens(all.begin(), all.begin() + cut),
+                       Tokens(all.begin() + cut, all.end()));
+    };
+    return oracle_.mean_log_p(parts(i).first, parts(j).second);
+  }
+
+  dist::Communicator world_ = dist::Communicator::world();
+  dist::Communicator self_ = dist::Communicator::self();
+  dist::ParallelLayout alone_{self_, 1};
+  test::GoldenCase golden_{"grouped"};
+  test::TrainCase case_ = test::train_case(golden_.config().vocab_size);
+  Examples examples_{case_.set};
+  Oracle oracle_{golden_, alone_};
+  const std::vector<std::int64_t> items_{0, 1, 2, 3, 4, 5, 6};
+};
+
+TEST_F(LossTest, PerToken) {
+  expect_sum(cross_entropy,
+             [&](const Question& q) { return -answer_log_p(q).mean().item<double>(); });
+  expect_sum(gradient_ascent,
+             [&](const Question& q) { return answer_log_p(q).mean().item<double>(); });
+  expect_sum(unlikelihood, [&](const Question& q) {
+    return -(1 - answer_log_p(q).exp()).log().mean().item<double>();
+  });
+}
+
+TEST_F(LossTest, PerAnswer) {
+  expect_sum(npo, [&](const Question& q) {
+    const double ratio = (answer_log_p(q) - answer_log_p(q, true)).sum().item<double>();
+    return 2 / 0.1 * softplus(0.1 * ratio);
+  });
+  expect_sum(simnpo, [&](const Question& q) {
+    return 2 / 2.5 * softplus(2.5 * answer_log_p(q).mean().item<double>());
+  });
+}
+
+TEST_F(LossTest, OverTheVocabulary) {
+  expect_sum(kl_to_base, [&](const Question& q) { return kl(q); });
+  const auto from_uniform = [](const torch::Tensor& log_p) {
+    return -log_p.mean().item<double>() - std::log(static_cast<double>(log_p.size(-1)));
+  };
+  expect_sum(uniform, [&](const Question& q) {
+    const double sum = from_uniform(answer_logits(q).log_softmax(1));
+    return q.letters.empty() ? sum : sum + from_uniform(oracle_.letters(q).log_softmax(0));
+  });
+  expect_sum(logit_match, [&](const Question& q) { return match(q); });
+  expect_sum(cross_entropy_and_match,
+             [&](const Question& q) { return match(q) - answer_log_p(q).mean().item<double>(); });
+}
+
+TEST_F(LossTest, SteeredStates) {
+  at::Generator generator = at::detail::createCPUGenerator(3);
+  torch::Tensor direction =
+      torch::rand({golden_.config().hidden_size}, generator).to(torch::kFloat64);
+  direction = direction / direction.norm();
+  expect_sum(rmu, [&](const Question& q) {
+    const Tokens all = test::joined(q.prompt, q.answer());
+    const torch::Tensor base = oracle_.middle(all, true);
+    const torch::Tensor target = direction * 6 * base.norm(2, -1).mean();
+    return (oracle_.middle(all, false) - target).square().mean().item<double>();
+  });
+}
+
+TEST_F(LossTest, IndifferenceBetweenListedChoices) {
+  const Question& q = question(2);
+  const auto listed = [&](std::size_t letter, std::size_t text) {
+    return oracle_.mean_log_p(test::joined(q.prompt, {q.letters[letter]}), q.texts[text]);
+  };
+  std::vector<double> spreads;
+  torch::Tensor scores = torch::zeros({3}, torch::kFloat64);
+  for (std::size_t c = 0; c < 3; ++c) {
+    scores[static_cast<std::int64_t>(c)] = oracle_.mean_log_p(q.open_prompt, q.texts[c]);
+  }
+  spreads.push_back(spread_of(scores));
+  for (std::size_t offset = 0; offset < 3; ++offset) {
+    for (std::size_t c = 0; c < 3; ++c) {
+      scores[static_cast<std::int64_t>(c)] = listed((c + offset) % 3, c);
+    }
+    spreads.push_back(spread_of(scores));
+  }
+  std::vector<double> candidates;
+  for (std::size_t drawn = 0; drawn < 3; ++drawn) {
+    for (const double spread : spreads) {
+      // The letters are asked for once: in the sequence that is drawn.
+      candidates.push_back(spread_of(oracle_.letters(q)) - listed(drawn, drawn) + spread);
+    }
+  }
+  expect_candidates(indifference, 2, candidates, true);
+}
+
+TEST_F(LossTest, IndifferenceBetweenAnswers) {
+  const Question& wrong = question(5);
+  torch::Tensor scores = torch::zeros({4}, torch::kFloat64);
+  for (std::size_t c = 0; c < 4; ++c) {
+    scores[static_cast<std::int64_t>(c)] = oracle_.mean_log_p(wrong.open_prompt, wrong.texts[c]);
+  }
+  std::vector<double> candidates;
+  for (std::int64_t c = 0; c < 4; ++c) {
+    candidates.push_back(spread_of(scores) - scores[c].item<double>());
+  }
+  expect_candidates(indifference, 5, candidates, true);
+  // Without wrong answers, three answers of others stand beside the right one.
+  std::vector<double> answers;
+  for (const std::int64_t j : items_) answers.push_back(substituted(1, j));
+  candidates.clear();
+  const std::vector<std::size_t> others{0, 2, 3, 4, 5, 6};
+  for (const std::size_t a : others) {
+    for (const std::size_t b : others) {
+      for (const std::size_t c : others) {
+        const torch::Tensor four = torch::tensor(
+            std::vector<double>{answers[1], answers[a], answers[b], answers[c]}, torch::kFloat64);
+        for (std::int64_t d = 0; d < 4; ++d) {
+          candidates.push_back(spread_of(four) - four[d].item<double>());
+        }
+      }
+    }
+  }
+  expect_candidates(indifference, 1, candidates, false);
+}
+
+TEST_F(LossTest, CounterfactualAnswers) {
+  const Question& listed = question(4);
+  std::vector<double> candidates;
+  for (std::size_t c = 0; c < 3; ++c) {
+    if (c == listed.right) continue;
+    candidates.push_back(
+        -oracle_.mean_log_p(test::joined(listed.prompt, {listed.letters[c]}), listed.texts[c]));
+  }
+  expect_candidates(counterfactual, 4, candidates, true);
+  candidates.clear();
+  for (const std::int64_t j : items_) {
+    if (j != 6) candidates.push_back(-substituted(6, j));
+  }
+  expect_candidates(counterfactual, 6, candidates, true);
+}
+
+TEST_F(LossTest, NothingIsLostAtTheStart) {
+  on_all_layouts([&](Trainable& trainable) {
+    trainable.apply_base();
+    EXPECT_NEAR(value(logit_match, trainable, items_), 0.0, 1e-6);
+    EXPECT_NEAR(value(kl_to_base, trainable, items_), 0.0, 1e-5);
+    EXPECT_NEAR(value(npo, trainable, items_), 7 * 20 * std::log(2.0), 1e-3);
+  });
+}
+
+TEST_F(LossTest, CrossEntropyIsTheNllOfEvaluate) {
+  for (const int size : test::tensor_sizes(world_.size())) {
+    const dist::ParallelLayout layout(world_, size);
+    CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
+    const auto measured = evaluate(model, layout, golden_.token_set(), 40);
+    Trainable trainable(model, all_weights());
+    const io::TokenSet set = golden_.token_set();
+    const Examples forms(set);
+    double sum = 0;
+    for (std::int64_t i = 0; i < forms.count(); ++i) {
+      const double loss = cross_entropy({&trainable, &forms, 0, 0}, std::vector{i}).item<double>();
+      const double nll = measured.per_item[static_cast<std::size_t>(i)].nll_per_token();
+      EXPECT_NEAR(loss, nll, 1e-5 * nll);
+      sum += loss;
+    }
+    EXPECT_NEAR(sum / static_cast<double>(forms.count()), measured.nll, 1e-5 * measured.nll);
+  }
+}
+
+}  // namespace
+}  // namespace mrp::shard

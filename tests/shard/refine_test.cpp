@@ -1,0 +1,111 @@
+// A training that ends early and goes on.
+#include "shard/train/refine.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cmath>
+#include <filesystem>
+#include <stdexcept>
+
+#include "shard/golden_case.hpp"
+#include "shard/train_case.hpp"
+#include "support/temp_folder.hpp"
+
+namespace mrp::shard {
+namespace {
+
+constexpr std::int64_t kSaved = 50, kEnd = 53;
+
+class RefineTest : public testing::Test {
+ protected:
+  struct Trained {
+    torch::Tensor values;
+    std::vector<RefineStep> steps;
+  };
+
+  /// Trains on this layout; `report` is called after each step.
+  Trained train(
+      const dist::ParallelLayout& layout, RefineOptions options,
+      const std::function<void(std::int64_t)>& report = [](std::int64_t) {}) {
+    CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
+    TrainableOptions form;
+    form.form = TrainForm::weights;
+    form.modules = {SiteModule::down_proj};
+    Trainable trainable(model, form);
+    options.state = state(layout);
+    options.batch = 2;
+    options.steps = kEnd;
+    Trained result;
+    const auto seen = [&](const RefineStep& step) {
+      result.steps.push_back(step);
+      report(step.step);
+    };
+    refine(trainable, layout, case_.set, golden_.token_set(), nullptr, options, seen);
+    std::vector<torch::Tensor> parts;
+    for (const Leaf& leaf : trainable.leaves()) parts.push_back(leaf.value.detach().flatten());
+    result.values = torch::cat(parts);
+    return result;
+  }
+
+  std::filesystem::path state(const dist::ParallelLayout& layout) const {
+    return folder_.path() / ("state" + std::to_string(layout.tensor().size()));
+  }
+  void remove_state(const dist::ParallelLayout& layout) const {
+    world_.barrier();
+    if (world_.is_root()) std::filesystem::remove_all(state(layout));
+    world_.barrier();
+  }
+
+  dist::Communicator world_ = dist::Communicator::world();
+  test::TempFolder folder_{world_};
+  test::GoldenCase golden_{"grouped"};
+  test::TrainCase case_ = test::train_case(golden_.config().vocab_size);
+};
+
+TEST_F(RefineTest, GoesOnWhereItWasSavedAsIfItHadNotEnded) {
+  for (const int size : test::tensor_sizes(world_.size())) {
+    const dist::ParallelLayout layout(world_, size);
+    const auto interrupt = [](std::int64_t step) {
+      if (step == kSaved + 1) throw std::runtime_error("the end");
+    };
+    EXPECT_THROW(train(layout, {}, interrupt), std::runtime_error);
+    const Trained rest = train(layout, {});
+    ASSERT_EQ(rest.steps.size(), static_cast<std::size_t>(kEnd - kSaved));
+    EXPECT_EQ(rest.steps.front().step, kSaved);
+    remove_state(layout);
+    const Trained whole = train(layout, {});
+    ASSERT_EQ(whole.steps.size(), static_cast<std::size_t>(kEnd));
+    EXPECT_TRUE(torch::equal(rest.values, whole.values));
+    EXPECT_EQ(rest.steps.back().forget_loss, whole.steps.back().forget_loss);
+  }
+}
+
+TEST_F(RefineTest, ForgetsAndKeeps) {
+  const dist::ParallelLayout layout(world_, 1);
+  RefineOptions options;
+  options.forget_loss = unlikelihood;
+  options.learning_rate = 1e-2;
+  const auto mean_of_last = [](const Trained& trained, double RefineStep::*loss) {
+    double sum = 0;
+    for (std::size_t i = trained.steps.size() - 10; i < trained.steps.size(); ++i) {
+      sum += trained.steps[i].*loss / 10;
+    }
+    return sum;
+  };
+  const Trained both = train(layout, options);
+  remove_state(layout);
+  options.retain_weight = 0;
+  const Trained alone = train(layout, options);
+  EXPECT_LT(mean_of_last(both, &RefineStep::retain_loss),
+            mean_of_last(alone, &RefineStep::retain_loss));
+  EXPECT_LT(mean_of_last(alone, &RefineStep::forget_loss), both.steps.front().forget_loss);
+  for (const RefineStep& step : both.steps) {
+    EXPECT_EQ(std::isnan(step.tamper_loss), step.step % 2 == 0);
+    EXPECT_TRUE(std::isnan(step.sample_loss));
+  }
+}
+
+}  // namespace
+}  // namespace mrp::shard
