@@ -262,9 +262,9 @@ TEST_F(LossTest, IndifferenceBetweenListedChoices) {
   }
   std::vector<double> candidates;
   for (std::size_t drawn = 0; drawn < 3; ++drawn) {
-    for (const double spread : spreads) {
+    for (const double apart : spreads) {
       // The letters are asked for once: in the sequence that is drawn.
-      candidates.push_back(spread_of(oracle_.letters(q)) - listed(drawn, drawn) + spread);
+      candidates.push_back(spread_of(oracle_.letters(q)) - listed(drawn, drawn) + apart);
     }
   }
   expect_candidates(indifference, 2, candidates, true);

@@ -17,6 +17,7 @@ namespace mrp::shard {
 namespace {
 
 constexpr double kRate = 3e-3;
+constexpr double kSgdRate = 1;  // moves numbers by far more than their rounding
 constexpr int kSteps = 5;
 
 TrainableOptions all_weights() {
@@ -35,7 +36,7 @@ torch::Tensor gradient_of_step(std::int64_t count, int step) {
 class OptimizerTest : public testing::Test {
  protected:
   /// Steps on all data ranks, each of which has a part of the gradient; the values afterwards.
-  torch::Tensor stepped(const OptimizerOptions& options) {
+  torch::Tensor stepped(const OptimizerOptions& options, double rate) {
     CausalLM model(golden_.checkpoint(), golden_.config(), layout_, {});
     Trainable trainable(model, all_weights());
     Optimizer optimizer(trainable, layout_, options);
@@ -46,7 +47,7 @@ class OptimizerTest : public testing::Test {
       const torch::Tensor whole = gradient_of_step(count, step);
       optimizer.gradients().copy_(whole * (owner == world_.rank()));
       optimizer.reduce();
-      EXPECT_NEAR(optimizer.step(kRate), whole.norm().item<double>(),
+      EXPECT_NEAR(optimizer.step(rate), whole.norm().item<double>(),
                   1e-4 * whole.norm().item<double>());
     }
     // The leaves are views of the values.
@@ -69,10 +70,10 @@ class OptimizerTest : public testing::Test {
     for (const Leaf& leaf : trainable.leaves()) parts.push_back(leaf.value.detach().flatten());
     const torch::Tensor start = torch::cat(parts);
     torch::Tensor value = start.clone().requires_grad_();
-    Reference optimizer({value}, options);
+    Reference optimizer(std::vector<torch::Tensor>{value}, options);
     for (int step = 0; step < kSteps; ++step) {
       value.mutable_grad() = gradient_of_step(value.numel(), step);
-      if (clip > 0) torch::nn::utils::clip_grad_norm_({value}, clip);
+      if (clip > 0) torch::nn::utils::clip_grad_norm_(std::vector<torch::Tensor>{value}, clip);
       optimizer.step();
     }
     return {start, value.detach()};
@@ -94,15 +95,15 @@ TEST_F(OptimizerTest, AdamWEqualsThatOfLibTorch) {
   for (const double clip : {0.0, 1.0}) {
     OptimizerOptions ours;
     ours.clip = clip;
-    expect_same_change(stepped(ours), reference<torch::optim::AdamW>(options, clip));
+    expect_same_change(stepped(ours, kRate), reference<torch::optim::AdamW>(options, clip));
   }
 }
 
 TEST_F(OptimizerTest, SgdEqualsThatOfLibTorch) {
   OptimizerOptions ours;
   ours.kind = OptimizerKind::sgd;
-  expect_same_change(stepped(ours),
-                     reference<torch::optim::SGD>(torch::optim::SGDOptions(kRate), 1.0));
+  expect_same_change(stepped(ours, kSgdRate),
+                     reference<torch::optim::SGD>(torch::optim::SGDOptions(kSgdRate), 1.0));
 }
 
 TEST_F(OptimizerTest, AGradientThatIsNotFiniteMovesNothing) {
@@ -150,7 +151,7 @@ TEST_P(SplitOptimizerTest, TheNormCountsEveryNumberOnce) {
     const auto split = norms(dist::ParallelLayout(world, world.size()), options);
     const auto whole = norms(dist::ParallelLayout(self, 1), options);
     for (std::size_t step = 0; step < whole.size(); ++step) {
-      EXPECT_NEAR(split[step], whole[step], 1e-4 * whole[step])
+      EXPECT_NEAR(split[step], whole[step], 1e-3 * whole[step])
           << static_cast<int>(form) << " " << step;
     }
   }
