@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "dist/agree.hpp"
@@ -65,19 +66,21 @@ void measure(Job& job, const Side& side, const shard::CausalLM& model,
              const shard::CausalLM* reference, const dist::ParallelLayout& layout,
              const io::TokenDataset& tokens, MetricsFile& file) {
   const dist::Timers::Scope scope(job.timers, side.name);
+  std::map<std::string, nlohmann::json> measured;
   for (const std::string& set : side.missing) {
     const dist::Timers::Scope set_scope(job.timers, set);
     const auto metrics = shard::evaluate(model, layout, tokens.set(set),
                                          job.config.parallel.batch_tokens, reference);
-    nlohmann::json measured = to_json(metrics, measured_from(job, side, set));
-    if (job.config.evaluate.generate) add_rouge(job, model, layout, tokens.set(set), measured);
-    if (job.world->is_root()) {
-      summarise(measured, set == "forget");
-      file.sets[set][side.name] = std::move(measured);
-    }
+    measured[set] = to_json(metrics, measured_from(job, side, set));
     dist::log::info(fmt::format("evaluate: {}: {}: {} items, NLL {:.3f}, answer probability {:.3f}",
                                 side.name, set, metrics.items, metrics.nll,
                                 metrics.answer_probability));
+  }
+  if (job.config.evaluate.generate) add_rouge(job, model, layout, tokens, measured);
+  if (!job.world->is_root()) return;
+  for (auto& [set, found] : measured) {
+    summarise(found, set == "forget");
+    file.sets[set][side.name] = std::move(found);
   }
 }
 

@@ -13,6 +13,7 @@ from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 INPUT = 3
+FAST = ("--set", "preset=fast")  # nothing is trained
 FOLDERS = {"base": "base", "unlearned": "out", "control": "control"}
 
 
@@ -37,7 +38,7 @@ def job(tmp_path_factory):
         file.write("evaluate: {control: control, holdout: unseen}\n")
     text = (folder / "job.yaml").read_text().replace("choice.jsonl}", "choice.jsonl, unseen: unseen.jsonl}")
     (folder / "job.yaml").write_text(text)
-    result = succeed("run", folder / "job.yaml", ranks=2)
+    result = succeed("run", folder / "job.yaml", *FAST, ranks=2)
     (folder / "first.txt").write_text(result.out)
     return folder
 
@@ -194,7 +195,7 @@ def test_a_leak_is_reported(job, tmp_path):
     for item in content["sets"]["forget"]["control"]["items"]:
         item["answer_probability"] = 1.0
     path.write_text(json.dumps(content))
-    result = succeed("evaluate", tmp_path / "job" / "job.yaml")
+    result = succeed("evaluate", tmp_path / "job" / "job.yaml", *FAST)
     assert "forget answer_probability" in result.log and "can be told from it" in result.log
     leaks = json.loads(path.read_text())["leaks"]
     assert "answer_probability" in [leak["metric"] for leak in leaks]
@@ -204,7 +205,7 @@ def test_without_a_control_nothing_is_measured_again(job, tmp_path):
     shutil.copytree(job, tmp_path / "job", symlinks=True)
     text = (tmp_path / "job" / "job.yaml").read_text().replace("evaluate: {control: control, holdout: unseen}\n", "")
     (tmp_path / "job" / "job.yaml").write_text(text)
-    result = succeed("run", tmp_path / "job" / "job.yaml")
+    result = succeed("run", tmp_path / "job" / "job.yaml", *FAST)
     for side in ("base", "unlearned"):
         assert f"evaluate: {side}: up to date" in result.log
     assert "|" not in result.out
@@ -243,7 +244,7 @@ def test_a_control_that_does_not_fit_is_refused_before_anything_runs(tmp_path, n
 
 def test_rouge_of_greedy_answers(job, models, tmp_path):
     shutil.copytree(job, tmp_path / "job", symlinks=True)
-    result = succeed("run", tmp_path / "job" / "job.yaml", "--set", "evaluate.generate=true")
+    result = succeed("run", tmp_path / "job" / "job.yaml", *FAST, "--set", "evaluate.generate=true")
     assert "ROUGE-L recall" in result.out
     found = json.loads((tmp_path / "job" / "out.work" / "metrics.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(job / "base")
@@ -270,4 +271,4 @@ def test_rouge_of_greedy_answers(job, models, tmp_path):
 def test_padding_of_the_tokenizer_does_not_matter(job, tmp_path):
     shutil.copytree(job, tmp_path / "job", symlinks=True)
     edit(tmp_path / "job" / "control" / "tokenizer.json", padding={"strategy": "BatchLongest"})
-    succeed("run", tmp_path / "job" / "job.yaml")
+    succeed("run", tmp_path / "job" / "job.yaml", *FAST)
