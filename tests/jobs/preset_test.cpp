@@ -16,7 +16,7 @@ TEST(PresetTest, ReliableIsTheDefault) {
   const auto job = parse("");
   EXPECT_EQ(job, parse("preset: reliable\n"));
   EXPECT_EQ(job.at("preset"), "reliable");
-  EXPECT_EQ(job.at("project"), false);
+  EXPECT_EQ(job.at("project"), "false");
   EXPECT_EQ(job.at("refine").at("train"), "subspace");
   EXPECT_GT(job.at("refine").at("samples"), 0);
   EXPECT_GT(job.at("refine").at("tamper_resistance"), 0);
@@ -24,13 +24,13 @@ TEST(PresetTest, ReliableIsTheDefault) {
 
 TEST(PresetTest, FastProjectsAndTrainsNothing) {
   const auto job = parse("preset: fast\n");
-  EXPECT_EQ(job.at("project"), true);
+  EXPECT_EQ(job.at("project"), "true");
   EXPECT_EQ(job.at("refine").at("train"), "none");
 }
 
 TEST(PresetTest, PaperTrainsTwoDirectionsWithGradientAscent) {
   const auto job = parse("preset: paper\n");
-  EXPECT_EQ(job.at("project"), true);
+  EXPECT_EQ(job.at("project"), "true");
   EXPECT_EQ(job.at("subspace").at("dimension"), 2);
   EXPECT_EQ(job.at("subspace").at("projector"), "orthogonal");
   EXPECT_THAT(job.at("sites").at("modules"), testing::ElementsAre("down_proj.output"));
@@ -48,7 +48,7 @@ TEST(PresetTest, OtherKeysWinOverThePresetWhereverItStands) {
   for (const char* text : {"project: false\nrefine: {samples: 7}\npreset: fast\n",
                            "preset: fast\nproject: false\nrefine: {samples: 7}\n"}) {
     const auto job = parse(text);
-    EXPECT_EQ(job.at("project"), false);
+    EXPECT_EQ(job.at("project"), "false");
     EXPECT_EQ(job.at("refine").at("samples"), 7);
     EXPECT_EQ(job.at("refine").at("train"), "none");
   }

@@ -102,10 +102,18 @@ def test_every_step_is_a_line(job):
     assert lines[0]["sample_loss"] == pytest.approx(0, abs=1e-6), "the first step knows no change"
 
 
-@pytest.mark.parametrize("tensor", ["1", "2"])
-def test_the_rank_count_does_not_change_what_is_trained(job, copy, tensor):
-    succeed("refine", copy / "job.yaml", "--force", "--set", f"parallel.tensor={tensor}", ranks=2)
+def test_data_ranks_do_not_change_what_is_trained(job, copy):
+    succeed("refine", copy / "job.yaml", "--force", "--set", "parallel.tensor=1", ranks=2)
     assert difference(deltas(job), deltas(copy)) < 1e-4
+
+
+def test_tensor_ranks_differ_only_where_each_has_its_own_directions(job, copy):
+    succeed("refine", copy / "job.yaml", "--force", "--set", "parallel.tensor=2", "--set", "refine.steps=1", ranks=2)
+    together = deltas(copy)
+    succeed("refine", copy / "job.yaml", "--force", "--set", "refine.steps=1")
+    alone = deltas(copy)
+    whole = names("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
+    assert difference({name: alone[name] for name in whole}, {name: together[name] for name in whole}) < 1e-4
 
 
 def retain_moments(folder):
@@ -144,7 +152,7 @@ def test_low_rank_changes_of_the_attention(copy):
     expect_merged(copy, changed)
     for name in changed:
         values = torch.linalg.svdvals(deltas(copy)[name].double())
-        assert values[1] > 0 and values[2] < 1e-5 * values[0], name
+        assert values[1] > 0 and values[2] < 1e-4 * values[0], name
 
 
 def test_weights_as_they_are(copy):
@@ -160,7 +168,7 @@ def test_projections_as_published(copy):
     expect_merged(copy, names("down_proj"))
     for name in names("down_proj"):
         values = torch.linalg.svdvals(deltas(copy)[name].double())
-        assert values[1] > 0 and values[2] < 1e-5 * values[0], name
+        assert values[1] > 0 and values[2] < 1e-4 * values[0], name
 
 
 def test_a_single_record_has_no_alternatives(copy):

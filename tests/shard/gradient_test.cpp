@@ -46,6 +46,7 @@ void zero_gradients(Trainable& trainable) {
 
 /// Everything is confined, and every input side projected.
 TrainableOptions random_options(TrainForm form, CausalLM& model) {
+  torch::manual_seed(3);  // the same on all ranks
   TrainableOptions options;
   options.form = form;
   options.rank = 2;
