@@ -70,7 +70,7 @@ struct JobConfig {
     double retain_weight = 2;
     std::int64_t steps = 300;
     std::int64_t batch = 16;
-    double learning_rate = 2e-3;
+    double learning_rate = 1e-3;
     Optimizer optimizer = Optimizer::adamw;
     double softness = 0.1;
     std::vector<std::string> modules{"qkv", "o_proj", "gate_up", "down_proj"};
