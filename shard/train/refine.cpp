@@ -134,7 +134,8 @@ class Refinement {
         trainer_.accumulate(options_->forget_loss, forget_, forget_items_.next(options_->batch),
                             options_->forget_weight, result.step);
     const std::int64_t every = options_->tamper_every;
-    if (every > 0 && result.step % every == every - 1) {
+    // A single item has no other half that an attack could bring back.
+    if (every > 0 && forget_.count() > 1 && result.step % every == every - 1) {
       result.tamper_loss = tamper_.accumulate(result.step);
     }
   }
