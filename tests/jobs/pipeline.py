@@ -74,7 +74,7 @@ def make_checkpoint(folder, seed=1, dtype=torch.float32, **changes):
 
 
 FAST = "preset: fast\n"
-RELIABLE = "preset: reliable\nrefine: {steps: 3, batch: 4, samples: 40, sample_tokens: 24}\n"
+RELIABLE = "preset: reliable\nrefine: {steps: 3, batch: 4, samples: 40, sample_tokens: 24, learning_rate: 2.0e-3}\n"
 
 
 def make_job(folder, method=FAST):
