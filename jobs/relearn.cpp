@@ -83,7 +83,7 @@ json means(const std::vector<std::pair<std::int64_t, shard::SetMetrics>>& curve)
   json points = json::array();
   for (const auto& [step, metrics] : curve) {
     json measured = to_json(metrics, "");
-    summarise(measured, false);
+    summarise(measured, true);
     json point{{"step", step}};
     for (const auto& [key, value] : measured.items()) {
       if (value.is_number_float()) point[key] = value;
