@@ -26,10 +26,10 @@ struct Side {
 };
 
 std::string measured_from(const Job& job, const Side& side, const std::string& set) {
-  return fingerprint(nlohmann::json::object({{"checkpoints", side.made_of},
-                                             {"tokens", job.expected.at("set." + set)},
-                                             {"compute", settings(job.config).at("compute")},
-                                             {"generate", job.config.evaluate.generate}}));
+  return stage_fingerprint("evaluate",
+                           nlohmann::json::object({{"compute", settings(job.config).at("compute")},
+                                                   {"generate", job.config.evaluate.generate}}),
+                           nlohmann::json::array({side.made_of, job.expected.at("set." + set)}));
 }
 
 /// Names of the sets that `file` has no current metrics of. Collective: rank 0 knows.

@@ -23,16 +23,7 @@ constexpr std::array<std::pair<std::string_view, int>, 8> kRevisions{{{"prepare"
                                                                       {"refine", 1},
                                                                       {"merge", 1},
                                                                       {"evaluate", 2},
-                                                                      {"relearn", 1}}};
-
-std::string stage_fingerprint(const std::string& stage, const json& settings, const json& inputs) {
-  const auto revision = std::find_if(kRevisions.begin(), kRevisions.end(),
-                                     [&](const auto& entry) { return entry.first == stage; });
-  return fingerprint(json::object({{"stage", stage},
-                                   {"revision", revision->second},
-                                   {"settings", settings},
-                                   {"inputs", inputs}}));
-}
+                                                                      {"relearn", 2}}};
 
 std::string file_hash(const std::filesystem::path& path) {
   return io::xxh3_128(io::read_text(path));
@@ -58,6 +49,15 @@ std::string tokenizer_hash(const io::Checkpoint& checkpoint) {
 
 std::string fingerprint(const json& value) {
   return io::xxh3_128(json::object({{"version", MRP_VERSION}, {"value", value}}).dump());
+}
+
+std::string stage_fingerprint(const std::string& stage, const json& settings, const json& inputs) {
+  const auto revision = std::find_if(kRevisions.begin(), kRevisions.end(),
+                                     [&](const auto& entry) { return entry.first == stage; });
+  return fingerprint(json::object({{"stage", stage},
+                                   {"revision", revision->second},
+                                   {"settings", settings},
+                                   {"inputs", inputs}}));
 }
 
 Fingerprints expected_fingerprints(const JobConfig& config) {

@@ -17,6 +17,11 @@ using Fingerprints = std::map<std::string, std::string>;
 /// XXH3-128 of the value's canonical text (keys sorted) and this version of mrp.
 std::string fingerprint(const nlohmann::json& value);
 
+/// Of what a stage computes with `settings` from `inputs`, or of a part of it that is kept by
+/// itself: another revision of the stage gives another one. @pre `stage` is one of all_stages().
+std::string stage_fingerprint(const std::string& stage, const nlohmann::json& settings,
+                              const nlohmann::json& inputs);
+
 /// Those that a job asks for. Reads the JSONL and tokenizer files and the headers of the
 /// checkpoint; one rank calls it.
 /// @throws InputError for files that are missing or broken.

@@ -44,12 +44,13 @@ std::vector<json> planned_runs(const Job& job, const std::string& model,
             if (projection == std::string("kept") && !(has_projectors && trains)) continue;
             json run{{"model", model}, {"attacker", name},       {"learning_rate", rate},
                      {"seed", seed},   {"direction", direction}, {"projection", projection}};
-            run["fingerprint"] = fingerprint(json::object(
-                {{"run", run},
-                 {"checkpoint", fingerprint_of_model},
-                 {"steps", relearn.steps},
-                 {"compute", settings(job.config).at("compute")},
-                 {"sets", {job.expected.at("set.forget"), job.expected.at("set.retain")}}}));
+            run["fingerprint"] =
+                stage_fingerprint("relearn",
+                                  json::object({{"run", run},
+                                                {"steps", relearn.steps},
+                                                {"compute", settings(job.config).at("compute")}}),
+                                  json::array({fingerprint_of_model, job.expected.at("set.forget"),
+                                               job.expected.at("set.retain")}));
             runs.push_back(std::move(run));
           }
         }

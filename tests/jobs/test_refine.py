@@ -222,6 +222,21 @@ def test_attacks(copy):
     assert attacked(copy)["base"]["qv_lora"] == curves["base"]["qv_lora"]
 
 
+def test_truth_ratios_of_attacked_items_count_as_forgotten_ones(copy):
+    write_jsonl(copy / "forget.jsonl", [{**record, "wrong_answers": ["in the far north", "nothing at all"]}
+                                        for record in forget_records()])
+    untrained = ("--set", "refine.train=none")
+    for stage in ("prepare", "merge", "evaluate"):
+        succeed(stage, copy / "job.yaml", *untrained)
+    attack = "relearn={attackers: [qv_lora], steps: [1], learning_rates: [1e-2]}"
+    succeed("relearn", copy / "job.yaml", *untrained, "--set", attack)
+    metrics = json.loads((copy / "out.work" / "metrics.json").read_text())["sets"]["forget"]["base"]
+    halves = attacked(copy)["base"]["qv_lora"]
+    for key in ("truth_ratio", "truth_ratio_arithmetic"):
+        mean = (halves[0][0][key] + halves[1][0][key]) / 2
+        assert mean == pytest.approx(metrics[key], abs=1e-4)
+
+
 def test_too_few_records_to_attack(copy):
     write_jsonl(copy / "forget.jsonl", list(forget_records())[:6])
     for stage in ("prepare", "merge"):
