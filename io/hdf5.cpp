@@ -147,6 +147,24 @@ Hdf5Handle create_hdf5(const std::filesystem::path& path, const dist::Communicat
   });
 }
 
+void write_hdf5(const std::filesystem::path& path, const std::string& format, std::int64_t version,
+                const std::string& fingerprint, const std::function<void(hid_t)>& fill) {
+  const auto partial = partial_path(path);
+  try {
+    as_output(path, [&] {
+      auto file = create_hdf5(partial);
+      write_format(file.get(), format, version, fingerprint);
+      fill(file.get());
+      file.close();
+    });
+    publish(path);
+  } catch (...) {
+    std::error_code ignored;
+    std::filesystem::remove(partial, ignored);
+    throw;
+  }
+}
+
 void write_format(hid_t file, const std::string& format, std::int64_t version,
                   const std::string& fingerprint) {
   write_attribute(file, "format", format);

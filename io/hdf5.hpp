@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <source_location>
 #include <string>
 #include <vector>
@@ -93,6 +94,10 @@ Hdf5Handle create_hdf5(const std::filesystem::path& path, const dist::Communicat
 /// Writes the attributes `format`, `version` and `fingerprint` of the root group.
 void write_format(hid_t file, const std::string& format, std::int64_t version,
                   const std::string& fingerprint);
+/// A new file that appears under its name complete or not at all: `fill(file)` writes what follows
+/// those attributes. Serial. @throws ResourceError.
+void write_hdf5(const std::filesystem::path& path, const std::string& format, std::int64_t version,
+                const std::string& fingerprint, const std::function<void(hid_t)>& fill);
 /// @throws InputError unless `file` has exactly this format and version.
 void check_format(hid_t file, const std::string& format, std::int64_t version);
 

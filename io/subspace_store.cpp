@@ -5,11 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <system_error>
 #include <utility>
 
 #include "dist/error.hpp"
-#include "io/file.hpp"
 #include "io/hdf5_array.hpp"
 
 namespace mrp::io {
@@ -114,21 +112,10 @@ void SubspaceFile::write(const std::filesystem::path& path) const {
     const auto problem = site == subspace.site ? defect(subspace) : "stored under another name";
     MRP_EXPECT(problem.empty(), site + ": " + problem);
   }
-  const auto partial = partial_path(path);
-  try {
-    as_output(path, [&] {
-      auto file = create_hdf5(partial);
-      write_format(file.get(), format_name, format_version, fingerprint);
-      write_attribute(file.get(), "rule", rule);
-      for (const auto& [site, subspace] : sites) write_subspace(file.get(), subspace);
-      file.close();
-    });
-    publish(path);
-  } catch (...) {
-    std::error_code ignored;
-    std::filesystem::remove(partial, ignored);
-    throw;
-  }
+  write_hdf5(path, format_name, format_version, fingerprint, [&](hid_t file) {
+    write_attribute(file, "rule", rule);
+    for (const auto& [site, subspace] : sites) write_subspace(file, subspace);
+  });
 }
 
 SubspaceFile SubspaceFile::read(const std::filesystem::path& path) {

@@ -5,11 +5,9 @@
 
 #include <algorithm>
 #include <array>
-#include <system_error>
 #include <utility>
 
 #include "dist/error.hpp"
-#include "io/file.hpp"
 #include "io/hdf5_array.hpp"
 
 namespace mrp::io {
@@ -206,6 +204,24 @@ std::span<const std::uint8_t> Sequences::mask(std::int64_t i) const {
   return part(target_mask, *this, i);
 }
 
+void Sequences::append(std::span<const std::int32_t> tokens, std::span<const std::uint8_t> mask) {
+  MRP_EXPECT(tokens.size() == mask.size());
+  token_ids.insert(token_ids.end(), tokens.begin(), tokens.end());
+  target_mask.insert(target_mask.end(), mask.begin(), mask.end());
+  offsets.push_back(std::ssize(token_ids));
+}
+
+bool TokenSet::asks_for_letter(std::int64_t i) const {
+  const auto item = static_cast<std::size_t>(i);
+  return letter_position[item] >= 0 && answer_index[item] >= 0;
+}
+
+std::span<const std::int32_t> TokenSet::letters(std::int64_t i) const {
+  const auto begin = static_cast<std::size_t>(letter_offsets[std::size_t(i)]);
+  const auto end = static_cast<std::size_t>(letter_offsets[std::size_t(i) + 1]);
+  return std::span(letter_token_ids).subspan(begin, end - begin);
+}
+
 TokenDataset TokenDataset::read(const std::filesystem::path& path) {
   const auto file = open_hdf5(path);
   return as_input(path, [&] {
@@ -225,22 +241,11 @@ TokenDataset TokenDataset::read(const std::filesystem::path& path) {
 }
 
 void TokenDataset::write(const std::filesystem::path& path) const {
-  const auto partial = partial_path(path);
-  try {
-    as_output(path, [&] {
-      auto file = create_hdf5(partial);
-      write_format(file.get(), format_name, format_version, fingerprint);
-      write_attribute(file.get(), "tokenizer_sha256", tokenizer_sha256);
-      write_attribute(file.get(), "vocab_size", vocab_size);
-      for (const auto& [name, set] : sets) write_set(file.get(), set);
-      file.close();
-    });
-    publish(path);
-  } catch (...) {
-    std::error_code ignored;
-    std::filesystem::remove(partial, ignored);
-    throw;
-  }
+  write_hdf5(path, format_name, format_version, fingerprint, [&](hid_t file) {
+    write_attribute(file, "tokenizer_sha256", tokenizer_sha256);
+    write_attribute(file, "vocab_size", vocab_size);
+    for (const auto& [name, set] : sets) write_set(file, set);
+  });
 }
 
 const TokenSet& TokenDataset::set(const std::string& name) const {

@@ -16,7 +16,7 @@ namespace mrp::io {
 /// Sequences back to back.
 struct Sequences {
   std::vector<std::int32_t> token_ids;    ///< [T]
-  std::vector<std::int64_t> offsets;      ///< [n + 1]
+  std::vector<std::int64_t> offsets{0};   ///< [n + 1]
   std::vector<std::uint8_t> target_mask;  ///< [T], 1 where the next token is supervised
 
   std::int64_t count() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
@@ -25,6 +25,8 @@ struct Sequences {
   }
   std::span<const std::int32_t> tokens(std::int64_t i) const;
   std::span<const std::uint8_t> mask(std::int64_t i) const;
+  /// One more sequence. @pre The mask is as long as the tokens.
+  void append(std::span<const std::int32_t> tokens, std::span<const std::uint8_t> mask);
   bool operator==(const Sequences&) const = default;
 };
 
@@ -57,11 +59,15 @@ struct TokenSet {
   std::vector<std::int32_t> answer_index;  ///< [n], −1 without choices
   std::vector<std::int64_t>
       letter_position;  ///< [n], position that predicts the letter, −1 if none
-  std::vector<std::int32_t> letter_token_ids;  ///< valid letters of all items, back to back
-  std::vector<std::int64_t> letter_offsets;    ///< [n + 1]
+  std::vector<std::int32_t> letter_token_ids;   ///< valid letters of all items, back to back
+  std::vector<std::int64_t> letter_offsets{0};  ///< [n + 1]
   Options options;
   std::int64_t dropped_too_long = 0;
   std::optional<Sampling> sampling;
+
+  /// Whether item i asks for a letter, and which are valid.
+  bool asks_for_letter(std::int64_t i) const;
+  std::span<const std::int32_t> letters(std::int64_t i) const;
   bool operator==(const TokenSet&) const = default;
 };
 

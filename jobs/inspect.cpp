@@ -14,6 +14,7 @@
 #include "io/subspace_store.hpp"
 #include "io/token_dataset.hpp"
 #include "jobs/metrics_file.hpp"
+#include "jobs/relearn_file.hpp"
 #include "jobs/stages.hpp"
 #include "shard/edit/output_directory.hpp"
 
@@ -168,6 +169,26 @@ std::string metrics_text(const fs::path& path) {
   return text;
 }
 
+std::string relearn_text(const fs::path& path) {
+  const auto file = RelearnFile::read(path);
+  std::string text = fmt::format(
+      "attacks, {}\n{:<12}{:<14}{:>8}{:>6}{:>11}  {:<11}{}\n",
+      file.fingerprint.empty() ? "unfinished" : "fingerprint " + file.fingerprint, "model",
+      "attacker", "rate", "seed", "direction", "projection", "answer probability by step");
+  for (const auto& run : file.runs) {
+    text += fmt::format("{:<12}{:<14}{:>8g}{:>6}{:>11}  {:<11}", run.at("model").get<std::string>(),
+                        run.at("attacker").get<std::string>(),
+                        run.at("learning_rate").get<double>(), run.at("seed").get<std::int64_t>(),
+                        run.at("direction").get<int>(), run.at("projection").get<std::string>());
+    for (const auto& point : run.at("curve")) {
+      text += fmt::format(" {}: {:.3f}", point.at("step").get<std::int64_t>(),
+                          point.at("answer_probability").get<double>());
+    }
+    text += "\n";
+  }
+  return text;
+}
+
 std::string manifest_text(const fs::path& path) {
   const auto manifest = io::Manifest::read(path);
   std::string text = fmt::format("manifest\n{:<12}{:>10}{:>12}{:>7}  {}\n", "stage", "seconds",
@@ -198,8 +219,10 @@ using Show = std::string (*)(const fs::path&);
 /// How to show a file of ours, by the format it says it has; null for others.
 Show find_show(const std::string& format) {
   constexpr std::pair<const char*, Show> kShows[] = {
-      {"mrp.tokens", tokens_text}, {"mrp.states", states_text},   {"mrp.subspaces", subspaces_text},
-      {"mrp.deltas", deltas_text}, {"mrp.metrics", metrics_text}, {"mrp.manifest", manifest_text}};
+      {"mrp.tokens", tokens_text},       {"mrp.states", states_text},
+      {"mrp.subspaces", subspaces_text}, {"mrp.deltas", deltas_text},
+      {"mrp.metrics", metrics_text},     {"mrp.relearn", relearn_text},
+      {"mrp.manifest", manifest_text}};
   for (const auto& [name, show] : kShows) {
     if (format == name) return show;
   }

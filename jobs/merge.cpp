@@ -13,11 +13,13 @@
 
 namespace mrp::jobs {
 
+bool folds(const Job& job) {
+  return has_stage(job, "solve") && job.config.refine.train != JobConfig::Train::projections;
+}
+
 io::SubspaceFile folded_subspaces(const Job& job) {
   // What the stages of this job made; an older job may have left other files.
-  const bool folds =
-      has_stage(job, "solve") && job.config.refine.train != JobConfig::Train::projections;
-  return folds ? io::SubspaceFile::read(job.work.subspaces()) : io::SubspaceFile();
+  return folds(job) ? io::SubspaceFile::read(job.work.subspaces()) : io::SubspaceFile();
 }
 
 void merge(Job& job) {

@@ -49,6 +49,16 @@ std::vector<double> values(const json& measured, const char* item_key) {
   return found;
 }
 
+/// The numbers that a mean of the set is taken of.
+std::vector<double> averaged(const json& measured, const Mean& metric, bool is_forget) {
+  std::vector<double> of_items = values(measured, metric.item);
+  if (!std::string_view(metric.item).starts_with("truth_ratio")) return of_items;
+  for (double& ratio : of_items) {
+    ratio = is_forget ? std::min(ratio, 1 / ratio) : std::max(0.0, 1 - ratio);
+  }
+  return of_items;
+}
+
 json forget_quality(const std::map<std::string, json>& forget) {
   json result = json::object();
   for (const auto& [form, key] : kTruthRatios) {
@@ -120,18 +130,22 @@ json leaks(const json& unlearned, const json& control) {
 
 }  // namespace
 
+json means(const json& measured, bool is_forget) {
+  json result = json::object();
+  for (const Mean& metric : kMeans) {
+    const std::vector<double> of_items = averaged(measured, metric, is_forget);
+    if (!of_items.empty()) result[metric.name] = mean(of_items);
+  }
+  return result;
+}
+
 void summarise(json& measured, bool is_forget) {
   json& intervals = measured["intervals"] = json::object();
+  measured.update(means(measured, is_forget));
   for (const Mean& metric : kMeans) {
-    std::vector<double> of_items = values(measured, metric.item);
+    const std::vector<double> of_items = averaged(measured, metric, is_forget);
     if (of_items.empty()) continue;
-    if (std::string_view(metric.item).starts_with("truth_ratio")) {
-      for (double& ratio : of_items) {
-        ratio = is_forget ? std::min(ratio, 1 / ratio) : std::max(0.0, 1 - ratio);
-      }
-    }
     const Interval interval = bootstrap_interval(of_items);
-    measured[metric.name] = mean(of_items);
     intervals[metric.name] = {interval.low, interval.high};
   }
   const std::size_t ratios = values(measured, "truth_ratio").size();

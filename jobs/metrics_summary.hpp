@@ -9,9 +9,11 @@
 
 namespace mrp::jobs {
 
-/// Adds to MEASURED the mean of every metric that its "items" have, and "intervals", the 95 %
-/// bootstrap interval of each by name. The truth ratio R counts as min(R, 1/R) on the forget set
-/// and as max(0, 1 − R) elsewhere (TOFU, arXiv 2401.06121).
+/// The mean of every metric that the "items" of MEASURED have, by name. The truth ratio R counts as
+/// min(R, 1/R) on the forget set and as max(0, 1 − R) elsewhere (TOFU, arXiv 2401.06121).
+nlohmann::json means(const nlohmann::json& measured, bool is_forget);
+
+/// Adds to MEASURED these means, and "intervals", the 95 % bootstrap interval of each by name.
 void summarise(nlohmann::json& measured, bool is_forget);
 
 /// Of complete sets, an object with

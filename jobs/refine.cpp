@@ -14,6 +14,7 @@
 #include "jobs/model_setup.hpp"
 #include "jobs/refine_setup.hpp"
 #include "jobs/stages.hpp"
+#include "shard/train/examples.hpp"
 #include "shard/train/saved_state.hpp"
 
 namespace mrp::jobs {
@@ -75,16 +76,16 @@ bool writes(const shard::Parameter& parameter, std::size_t block,
   return !shared || parameter.sharers->rank() == 0;
 }
 
-io::DeltaLayout delta_layout(shard::Trainable& trainable, const Job& job) {
+io::DeltaLayout delta_layout(const shard::Trainable& trainable, const Job& job) {
   io::DeltaLayout file;
   file.summary = settings(job.config).at("refine").dump();
-  trainable.visit_changes([&](const shard::Parameter& parameter, const torch::Tensor&) {
+  for (const shard::Parameter& parameter : trainable.parameters()) {
     for (const shard::WeightBlock& block : parameter.blocks) {
       file.tensors[block.tensor] = block.height == 1
                                        ? std::vector<std::int64_t>{block.width}
                                        : std::vector<std::int64_t>{block.height, block.width};
     }
-  });
+  }
   return file;
 }
 
@@ -109,6 +110,21 @@ void write_deltas(shard::Trainable& trainable, const dist::ParallelLayout& layou
   writer.finish();
 }
 
+/// Says where alternatives come from that no record has.
+void log_substitutes(const Job& job, const io::TokenSet& forget) {
+  const auto loss = job.config.refine.forget_loss;
+  if (loss != JobConfig::ForgetLoss::indifference &&
+      loss != JobConfig::ForgetLoss::counterfactual) {
+    return;
+  }
+  if (const std::int64_t count = shard::Examples(forget).without_choices(); count > 0) {
+    dist::log::info(fmt::format(
+        "refine: {} of {} forget items have no wrong answers of their own; those of other forget "
+        "items are drawn anew in each step",
+        count, forget.items.count()));
+  }
+}
+
 }  // namespace
 
 void refine(Job& job) {
@@ -127,6 +143,7 @@ void refine(Job& job) {
   const shard::RefineOptions options = refine_options(job);
   dist::log::info(fmt::format("refine: {} numbers are trained on this rank, {} steps",
                               trainable.count(), options.steps));
+  log_substitutes(job, forget);
   StepLog log(job, options.steps);
   {
     const dist::Timers::Scope scope(job.timers, "train");

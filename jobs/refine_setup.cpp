@@ -97,7 +97,7 @@ std::map<shard::Site, torch::Tensor> initial_projections(const Job& job,
 
 }  // namespace
 
-shard::TrainableOptions trainable_options(const Job& job, const shard::CausalLM& model,
+shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model,
                                           const dist::ParallelLayout& layout,
                                           const io::TokenSet& retain) {
   const auto& refine = job.config.refine;

@@ -8,7 +8,7 @@ namespace mrp::jobs {
 
 /// Collective over the world: the moments of the retain set are measured where changes are
 /// confined.
-shard::TrainableOptions trainable_options(const Job& job, const shard::CausalLM& model,
+shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model,
                                           const dist::ParallelLayout& layout,
                                           const io::TokenSet& retain);
 

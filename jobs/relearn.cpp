@@ -31,8 +31,7 @@ constexpr std::array<std::pair<const char*, Attacker>, 5> kAttackers{
 std::vector<json> planned_runs(const Job& job, const std::string& model,
                                const std::string& fingerprint_of_model) {
   const auto& relearn = job.config.relearn;
-  const bool has_projectors = model == "unlearned" && has_stage(job, "solve") &&
-                              job.config.refine.train != JobConfig::Train::projections;
+  const bool has_projectors = model == "unlearned" && folds(job);
   std::vector<json> runs;
   for (const auto& [name, attacker] : kAttackers) {
     if (std::count(relearn.attackers.begin(), relearn.attackers.end(), name) == 0) continue;
@@ -80,18 +79,14 @@ std::map<shard::Site, std::pair<torch::Tensor, torch::Tensor>> local_projectors(
   return local;
 }
 
-json means(const std::vector<std::pair<std::int64_t, shard::SetMetrics>>& curve) {
-  json points = json::array();
+json points(const std::vector<std::pair<std::int64_t, shard::SetMetrics>>& curve) {
+  json all = json::array();
   for (const auto& [step, metrics] : curve) {
-    json measured = to_json(metrics, "");
-    summarise(measured, true);
-    json point{{"step", step}};
-    for (const auto& [key, value] : measured.items()) {
-      if (value.is_number_float()) point[key] = value;
-    }
-    points.push_back(std::move(point));
+    json point = means(to_json(metrics, ""), /*is_forget=*/true);
+    point["step"] = step;
+    all.push_back(std::move(point));
   }
-  return points;
+  return all;
 }
 
 /// Collective over the world: the attack that `run` describes.
@@ -112,9 +107,9 @@ json attack(const Job& job, const json& run, shard::CausalLM& model,
     return shard::split_items(forget, options.seed, run.at("direction").get<int>());
   });
   const bool benign = options.attacker == Attacker::benign;
-  return means(shard::attack(model, layout,
-                             benign ? tokens.set("retain") : shard::subset(forget, split.known),
-                             shard::subset(forget, split.hidden), options));
+  return points(shard::attack(model, layout,
+                              benign ? tokens.set("retain") : shard::subset(forget, split.known),
+                              shard::subset(forget, split.hidden), options));
 }
 
 void log_run(const json& run) {

@@ -32,10 +32,9 @@ std::vector<Tokens> starts(const io::Sequences& retain, std::int64_t count, std:
 }
 
 void add_sample(const Tokens& tokens, std::size_t draw, io::TokenSet& set) {
-  set.items.token_ids.insert(set.items.token_ids.end(), tokens.begin(), tokens.end());
-  set.items.offsets.push_back(std::ssize(set.items.token_ids));
-  set.items.target_mask.resize(set.items.token_ids.size(), 1);
-  set.items.target_mask.back() = 0;
+  std::vector<std::uint8_t> mask(tokens.size(), 1);
+  mask.back() = 0;
+  set.items.append(tokens, mask);
   set.ids.push_back(fmt::format("sample:{}", draw));
   set.answer_index.push_back(-1);
   set.letter_position.push_back(-1);
@@ -47,7 +46,6 @@ io::TokenSet to_set(const std::vector<Tokens>& samples, const io::TokenDataset& 
   io::TokenSet set;
   set.name = "samples";
   set.source = "the base model";
-  set.items.offsets = set.letter_offsets = set.options.sequences.offsets = {0};
   for (std::size_t i = 0; i < samples.size(); ++i) {
     if (phrases.share(samples[i]) <= kForgetLikeShare) add_sample(samples[i], i, set);
   }

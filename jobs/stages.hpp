@@ -28,7 +28,10 @@ void relearn(Job& job);
 /// hours may pass until merge would say the same.
 void require_own_output(const std::filesystem::path& output);
 
-/// The projections that merge folds; none where they were trained, since the changes hold them.
+/// Whether merge folds projections: not where they were trained, since the changes hold them.
+bool folds(const Job& job);
+
+/// The projections that merge folds, none if it folds none.
 /// @throws InputError for a missing or broken file.
 io::SubspaceFile folded_subspaces(const Job& job);
 

@@ -1,6 +1,7 @@
 #include "shard/batches.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <tuple>
 #include <utility>
 
@@ -26,6 +27,12 @@ dist::Range BatchPlan::batch(int data_rank, std::int64_t round) const {
 std::span<const std::int64_t> BatchPlan::members(dist::Range batch) const {
   return std::span(order).subspan(static_cast<std::size_t>(batch.begin),
                                   static_cast<std::size_t>(batch.size()));
+}
+
+std::vector<std::int64_t> all_items(std::int64_t count) {
+  std::vector<std::int64_t> items(static_cast<std::size_t>(count));
+  std::iota(items.begin(), items.end(), 0);
+  return items;
 }
 
 BatchPlan plan_batches(const io::Sequences& sequences, std::vector<std::int64_t> chosen,
@@ -71,17 +78,23 @@ std::int64_t round_tokens(const BatchPlan& plan, const io::Sequences& sequences,
   return tokens;
 }
 
-torch::Tensor pad(const io::Sequences& sequences, std::span<const std::int64_t> members) {
-  std::int64_t longest = 0;
-  for (const std::int64_t index : members) longest = std::max(longest, sequences.length(index));
-  torch::Tensor tokens =
-      torch::zeros({static_cast<std::int64_t>(members.size()), longest}, torch::kInt64);
-  auto* row = tokens.data_ptr<std::int64_t>();
-  for (const std::int64_t index : members) {
-    std::ranges::copy(sequences.tokens(index), row);
+torch::Tensor pad(std::span<const std::span<const std::int32_t>> sequences) {
+  std::size_t longest = 0;
+  for (const auto& tokens : sequences) longest = std::max(longest, tokens.size());
+  torch::Tensor padded =
+      torch::zeros({std::ssize(sequences), static_cast<std::int64_t>(longest)}, torch::kInt64);
+  auto* row = padded.data_ptr<std::int64_t>();
+  for (const auto& tokens : sequences) {
+    std::ranges::copy(tokens, row);
     row += longest;
   }
-  return tokens;
+  return padded;
+}
+
+torch::Tensor pad(const io::Sequences& sequences, std::span<const std::int64_t> members) {
+  std::vector<std::span<const std::int32_t>> tokens;
+  for (const std::int64_t index : members) tokens.push_back(sequences.tokens(index));
+  return pad(tokens);
 }
 
 void check_sequences(const io::ModelConfig& config, const io::Sequences& sequences,

@@ -27,6 +27,9 @@ struct BatchPlan {
   std::span<const std::int64_t> members(dist::Range batch) const;
 };
 
+/// 0 … count − 1.
+std::vector<std::int64_t> all_items(std::int64_t count);
+
 /// Plans the `chosen` sequences: data ranks take contiguous ranges with about equal tokens; a batch
 /// has at most `batch_tokens` tokens, padding included, and at least one sequence.
 BatchPlan plan_batches(const io::Sequences& sequences, std::vector<std::int64_t> chosen,
@@ -40,7 +43,8 @@ BatchPlan plan_batches(std::span<const std::int64_t> lengths, std::vector<std::i
 std::int64_t round_tokens(const BatchPlan& plan, const io::Sequences& sequences,
                           std::int64_t round);
 
-/// i64 [members × longest], padded on the right with token 0.
+/// i64 [sequences × longest], padded on the right with token 0.
+torch::Tensor pad(std::span<const std::span<const std::int32_t>> sequences);
 torch::Tensor pad(const io::Sequences& sequences, std::span<const std::int64_t> members);
 
 /// @throws InputError naming `what` and the sequence: too long for the model (check_length) or a

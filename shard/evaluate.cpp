@@ -54,7 +54,7 @@ std::vector<ItemMetrics> item_metrics(const io::TokenSet& set, const std::vector
       item.zlib = item.nll_per_token() / static_cast<double>(set.zlib_bytes[i]);
     }
     if (has_reference) item.kl = score.kl;
-    if (!asks_for_letter(set, i)) continue;
+    if (!set.asks_for_letter(static_cast<std::int64_t>(i))) continue;
     item.letter_correct = score.letter_correct;
     item.letter_probability = score.letter_probability;
   }

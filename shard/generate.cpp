@@ -179,14 +179,12 @@ class Generation {
 void check_prompts(const io::ModelConfig& config, const std::vector<Tokens>& prompts,
                    const std::string& what) {
   io::Sequences sequences;
-  sequences.offsets.push_back(0);
   for (const Tokens& prompt : prompts) {
     if (prompt.empty()) {
       throw dist::InputError(
           fmt::format("{}, prompt {} has no token; begin it with one", what, sequences.count()));
     }
-    sequences.token_ids.insert(sequences.token_ids.end(), prompt.begin(), prompt.end());
-    sequences.offsets.push_back(std::ssize(sequences.token_ids));
+    sequences.append(prompt, std::vector<std::uint8_t>(prompt.size()));
   }
   check_sequences(config, sequences, what);
 }

@@ -5,21 +5,18 @@
 #include <vector>
 
 #include "dist/error.hpp"
+#include "shard/model/vocab_parallel.hpp"
 
 namespace mrp::shard {
 namespace {
 
-/// Bound of the logits of one model that exist at a time.
-constexpr std::int64_t kLogitBytes = std::int64_t{64} << 20;
 constexpr double kLeastVariance = 1e-6;
 
 /// Calls `of_chunk(begin, count)`, which returns [k × count], for chunks of `n` rows: [k × n] on
 /// the host. The same chunks on all tensor ranks.
 template <class Function>
 torch::Tensor in_chunks(const CausalLM& model, std::int64_t n, std::int64_t k, Function of_chunk) {
-  const std::int64_t columns = model.config().vocab_size / model.collectives().size() + 1;
-  const std::int64_t step =
-      std::max<std::int64_t>(kLogitBytes / (columns * std::int64_t{sizeof(float)}), 1);
+  const std::int64_t step = rows_at_a_time(model);
   std::vector<torch::Tensor> parts = {torch::empty({k, 0}, torch::kFloat32)};
   for (std::int64_t begin = 0; begin < n; begin += step) {
     parts.push_back(of_chunk(begin, std::min(step, n - begin)).cpu());

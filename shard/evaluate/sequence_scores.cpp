@@ -101,19 +101,18 @@ void add_letters(const CausalLM& model, const torch::Tensor& states, const io::T
   std::vector<std::size_t> owner;
   std::int64_t most = 0;
   for (std::size_t i = 0; i < members.size(); ++i) {
+    if (!set.asks_for_letter(members[i])) continue;
     const auto item = static_cast<std::size_t>(members[i]);
-    if (!asks_for_letter(set, item)) continue;
     flat.push_back(static_cast<std::int64_t>(i) * states.size(1) + set.letter_position[item]);
     owner.push_back(item);
-    most = std::max(most, set.letter_offsets[item + 1] - set.letter_offsets[item]);
+    most = std::max(most, std::ssize(set.letters(members[i])));
   }
   if (owner.empty()) return;
   torch::Tensor tokens =
       torch::full({static_cast<std::int64_t>(owner.size()), most}, -1, torch::kInt64);
   for (std::size_t i = 0; i < owner.size(); ++i) {
-    std::copy(set.letter_token_ids.begin() + set.letter_offsets[owner[i]],
-              set.letter_token_ids.begin() + set.letter_offsets[owner[i] + 1],
-              tokens.data_ptr<std::int64_t>() + static_cast<std::int64_t>(i) * most);
+    std::ranges::copy(set.letters(static_cast<std::int64_t>(owner[i])),
+                      tokens.data_ptr<std::int64_t>() + static_cast<std::int64_t>(i) * most);
   }
   const torch::Tensor logits = logits_of(model, select(states, flat), tokens);
   const torch::Tensor probability = logits.softmax(1);
@@ -146,10 +145,6 @@ std::vector<Score> score_batches(const ScoringRun& run, const io::Sequences& seq
 }
 
 }  // namespace
-
-bool asks_for_letter(const io::TokenSet& set, std::size_t item) {
-  return set.letter_position[item] >= 0 && set.answer_index[item] >= 0;
-}
 
 std::vector<ItemScore> score_items(const ScoringRun& run, const CausalLM* reference,
                                    const io::TokenSet& set) {

@@ -39,9 +39,6 @@ struct ScoringRun {
   dist::log::Progress& progress;
 };
 
-/// Whether the item has letters to choose from and a right one.
-bool asks_for_letter(const io::TokenSet& set, std::size_t item);
-
 /// Collective over the world; complete on every rank. KL is taken against `reference` unless null.
 std::vector<ItemScore> score_items(const ScoringRun& run, const CausalLM* reference,
                                    const io::TokenSet& set);

@@ -12,20 +12,6 @@ namespace {
 /// Bound of the logits that exist at a time.
 constexpr std::int64_t kLogitBytes = std::int64_t{64} << 20;
 
-/// The same on all tensor ranks, which go through the chunks together.
-std::int64_t rows_at_a_time(const CausalLM& model) {
-  const std::int64_t columns = model.config().vocab_size / model.collectives().size() + 1;
-  return std::max<std::int64_t>(kLogitBytes / (columns * std::int64_t{sizeof(float)}), 1);
-}
-
-/// Entries `tokens` [n × m] of the local logits [n × slice]; `missing` where another rank has them.
-torch::Tensor pick(const torch::Tensor& logits, const torch::Tensor& tokens, dist::Range slice,
-                   double missing) {
-  const torch::Tensor elsewhere = (tokens < slice.begin) | (tokens >= slice.end);
-  return logits.gather(1, (tokens - slice.begin).masked_fill(elsewhere, 0))
-      .masked_fill(elsewhere, missing);
-}
-
 /// Of each row of scores [n × slice], over all slices.
 struct Best {
   torch::Tensor score;
@@ -57,6 +43,18 @@ TokenScores score_chunk(const CausalLM& model, const torch::Tensor& rows,
 }
 
 }  // namespace
+
+std::int64_t rows_at_a_time(const CausalLM& model) {
+  const std::int64_t columns = model.config().vocab_size / model.collectives().size() + 1;
+  return std::max<std::int64_t>(kLogitBytes / (columns * std::int64_t{sizeof(float)}), 1);
+}
+
+torch::Tensor pick(const torch::Tensor& logits, const torch::Tensor& tokens, dist::Range slice,
+                   double missing) {
+  const torch::Tensor elsewhere = (tokens < slice.begin) | (tokens >= slice.end);
+  return logits.gather(1, (tokens - slice.begin).masked_fill(elsewhere, 0))
+      .masked_fill(elsewhere, missing);
+}
 
 TokenScores score_tokens(const CausalLM& model, const torch::Tensor& rows,
                          const torch::Tensor& targets) {

@@ -11,6 +11,15 @@
 
 namespace mrp::shard {
 
+/// Rows [n × hidden] whose logits may exist at a time: the same on all tensor ranks, which go
+/// through the chunks together.
+std::int64_t rows_at_a_time(const CausalLM& model);
+
+/// Entries `tokens` [n × m] of the local logits [n × slice]; `missing` where another rank has them.
+/// Not collective.
+torch::Tensor pick(const torch::Tensor& logits, const torch::Tensor& tokens, dist::Range slice,
+                   double missing);
+
 /// On the host, complete on all tensor ranks.
 struct TokenScores {
   torch::Tensor log_probability;  ///< fp32 [n], of the target

@@ -9,23 +9,34 @@
 #include "dist/log.hpp"
 #include "shard/batches.hpp"
 #include "shard/train/optimizer.hpp"
-#include "shard/train/trainer.hpp"
 
 namespace mrp::shard {
+namespace {
 
-std::map<Site, torch::Tensor> input_moments(const CausalLM& model,
-                                            const dist::ParallelLayout& layout,
+/// A rank that gets no sequence takes part in the sums all the same.
+std::map<Site, torch::Tensor> no_moments(CausalLM& model) {
+  std::map<Site, torch::Tensor> moments;
+  for (const Parameter& parameter : model.parameters()) {
+    if (!parameter.input || moments.contains(*parameter.input)) continue;
+    const std::int64_t width = parameter.value->size(1);
+    const auto fp32 = parameter.value->options().dtype(torch::kFloat32).requires_grad(false);
+    moments[*parameter.input] = torch::zeros({width, width}, fp32);
+  }
+  return moments;
+}
+
+}  // namespace
+
+std::map<Site, torch::Tensor> input_moments(CausalLM& model, const dist::ParallelLayout& layout,
                                             const io::TokenSet& set, std::int64_t batch_tokens) {
   const torch::NoGradGuard no_grad;
   const io::Sequences& sequences = set.items;
-  std::map<Site, torch::Tensor> moments;
+  std::map<Site, torch::Tensor> moments = no_moments(model);
   torch::Tensor real;  // rows of the batch that are no padding
   const SiteHook hook = [&](const Site& site, const torch::Tensor& states) {
     if (site.side == Side::input) {
       const torch::Tensor rows = states.flatten(0, 1).index_select(0, real).to(torch::kFloat32);
-      torch::Tensor& sum = moments[site];
-      if (!sum.defined()) sum = torch::zeros({rows.size(1), rows.size(1)}, rows.options());
-      sum.addmm_(rows.t(), rows);
+      moments.at(site).addmm_(rows.t(), rows);
     }
     return std::optional<torch::Tensor>();
   };
@@ -49,12 +60,6 @@ std::map<Site, torch::Tensor> input_moments(const CausalLM& model,
     progress.advance(round_tokens(plan, sequences, round));
   }
   const auto rows = static_cast<double>(sequences.token_ids.size());
-  for (const Parameter& parameter : const_cast<CausalLM&>(model).parameters()) {
-    if (!parameter.input || moments.contains(*parameter.input)) continue;
-    const std::int64_t width = parameter.value->size(1);
-    moments[*parameter.input] =
-        torch::zeros({width, width}, parameter.value->options().dtype(torch::kFloat32));
-  }
   for (auto& [site, sum] : moments) {
     sum_over(layout.data(), sum);
     sum /= rows;

@@ -16,8 +16,7 @@ namespace mrp::shard {
 /// Uncentred second moments XᵀX / rows of what each linear layer reads, at all positions of all
 /// items of `set`: fp32 [local width × local width]; of a split site, of this rank's slice.
 /// Collective over the world; equal on all data ranks.
-std::map<Site, torch::Tensor> input_moments(const CausalLM& model,
-                                            const dist::ParallelLayout& layout,
+std::map<Site, torch::Tensor> input_moments(CausalLM& model, const dist::ParallelLayout& layout,
                                             const io::TokenSet& set, std::int64_t batch_tokens);
 
 /// S of the subspace edit, soft form: with the moments scaled to mean eigenvalue 1 and C = V Λ Vᵀ,

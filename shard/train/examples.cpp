@@ -37,7 +37,7 @@ Examples::Examples(const io::TokenSet& set)
 }
 
 bool Examples::has_letters(std::int64_t i) const {
-  return set_->letter_position[index(i)] >= 0 && set_->answer_index[index(i)] >= 0;
+  return set_->asks_for_letter(i);
 }
 
 std::int64_t Examples::choices(std::int64_t i) const {
@@ -52,16 +52,16 @@ Example Examples::item(std::int64_t i) const {
   Example example = copy(set_->items, i);
   if (!has_letters(i)) return example;
   example.letter_position = set_->letter_position[index(i)];
-  example.letters.assign(set_->letter_token_ids.begin() + set_->letter_offsets[index(i)],
-                         set_->letter_token_ids.begin() + set_->letter_offsets[index(i) + 1]);
+  const auto letters = set_->letters(i);
+  example.letters.assign(letters.begin(), letters.end());
   return example;
 }
 
 Example Examples::listed(std::int64_t i, std::int64_t letter, std::int64_t choice) const {
   Example example = copy(set_->options.sequences, listed_[index(i)][index(choice)]);
   example.letter_position = set_->letter_position[index(i)];
-  example.letters.assign(set_->letter_token_ids.begin() + set_->letter_offsets[index(i)],
-                         set_->letter_token_ids.begin() + set_->letter_offsets[index(i) + 1]);
+  const auto letters = set_->letters(i);
+  example.letters.assign(letters.begin(), letters.end());
   example.tokens[index(example.letter_position + 1)] = example.letters[index(letter)];
   return example;
 }
@@ -115,8 +115,8 @@ std::int64_t Examples::alternative_tokens(std::int64_t i) const {
   return (texts + 1) * set_->items.length(i);
 }
 
-bool Examples::substitutes() const {
-  return std::any_of(open_.begin(), open_.end(), [](const auto& own) { return own.size() < 2; });
+std::int64_t Examples::without_choices() const {
+  return std::count_if(open_.begin(), open_.end(), [](const auto& own) { return own.size() < 2; });
 }
 
 }  // namespace mrp::shard

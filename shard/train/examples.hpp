@@ -50,8 +50,8 @@ class Examples {
   Alternatives alternatives(std::int64_t i, std::mt19937_64& random) const;
   /// Tokens that `alternatives` has about, for planning batches.
   std::int64_t alternative_tokens(std::int64_t i) const;
-  /// True if some item has no choices of its own.
-  bool substitutes() const;
+  /// Number of items that have no choices of their own.
+  std::int64_t without_choices() const;
 
  private:
   std::int64_t prompt_length(std::int64_t i) const;

@@ -15,6 +15,13 @@ std::vector<Example> items_of(const LossContext& context, Items items) {
   return examples;
 }
 
+/// Of the items, by the original model and by the present one.
+std::pair<Pass, Pass> both_passes(const LossContext& context, Items items) {
+  const auto examples = items_of(context, items);
+  Pass base = context.base_pass(examples);
+  return {std::move(base), run(context.model(), examples)};
+}
+
 /// Mean over the tokens of each item of what `token_loss` makes of their log-probabilities.
 template <class Function>
 torch::Tensor per_token(const LossContext& context, Items items, Function token_loss) {
@@ -146,9 +153,8 @@ torch::Tensor cross_entropy(const LossContext& context, Items items) {
 
 torch::Tensor npo(const LossContext& context, Items items) {
   constexpr double kBeta = 0.1;
-  const auto examples = items_of(context, items);
-  const torch::Tensor base = answer_log_probability(context.base_pass(examples));
-  const torch::Tensor ratio = answer_log_probability(run(context.model(), examples)) - base;
+  const auto [base, pass] = both_passes(context, items);
+  const torch::Tensor ratio = answer_log_probability(pass) - answer_log_probability(base);
   return -(2 / kBeta) * torch::log_sigmoid(-kBeta * ratio).sum();
 }
 
@@ -211,22 +217,17 @@ torch::Tensor uniform(const LossContext& context, Items items) {
 }
 
 torch::Tensor kl_to_base(const LossContext& context, Items items) {
-  const auto examples = items_of(context, items);
-  const Pass base = context.base_pass(examples);
-  const Pass pass = run(context.model(), examples);
+  const auto [base, pass] = both_passes(context, items);
   return mean_by_example(pass, kl_divergence(context.model(), base.logits, pass.logits)).sum();
 }
 
 torch::Tensor logit_match(const LossContext& context, Items items) {
-  const auto examples = items_of(context, items);
-  const Pass base = context.base_pass(examples);
-  return match(run(context.model(), examples), base);
+  const auto [base, pass] = both_passes(context, items);
+  return match(pass, base);
 }
 
 torch::Tensor cross_entropy_and_match(const LossContext& context, Items items) {
-  const auto examples = items_of(context, items);
-  const Pass base = context.base_pass(examples);
-  const Pass pass = run(context.model(), examples);
+  const auto [base, pass] = both_passes(context, items);
   return match(pass, base) - mean_by_example(pass, log_probability(pass)).sum();
 }
 

@@ -21,6 +21,20 @@ void gather_shares(const dist::Communicator& ranks, torch::Tensor& values, dist:
 
 }  // namespace
 
+Moments zero_moments(const torch::Tensor& value) {
+  const auto fp32 = value.options().dtype(torch::kFloat32).requires_grad(false);
+  return {torch::zeros(value.sizes(), fp32), torch::zeros(value.sizes(), fp32),
+          torch::zeros({}, fp32)};
+}
+
+void adamw(torch::Tensor value, const torch::Tensor& gradient, Moments& moments,
+           double learning_rate, const OptimizerOptions& options) {
+  moments.steps.add_(1);
+  at::_fused_adamw_({value}, {gradient}, {moments.first}, {moments.second}, {}, {moments.steps},
+                    learning_rate, options.beta1, options.beta2, /*weight_decay=*/0.0,
+                    options.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+}
+
 void sum_over(const dist::Communicator& ranks, torch::Tensor values) {
   if (ranks.size() == 1) return;
   const torch::Tensor host = values.to(torch::kCPU, torch::kFloat32).contiguous();
@@ -46,9 +60,7 @@ Optimizer::Optimizer(Trainable& trainable, const dist::ParallelLayout& layout,
     begin += count;
   }
   share_ = dist::slice(trainable.count(), layout.data().size(), layout.data().rank());
-  first_ = torch::zeros({share_.size()}, on);
-  second_ = torch::zeros({share_.size()}, on);
-  steps_ = torch::zeros({}, on);
+  moments_ = zero_moments(values_.narrow(0, share_.begin, share_.size()));
 }
 
 void Optimizer::zero_gradients() {
@@ -78,10 +90,7 @@ void Optimizer::update(double learning_rate) {
   if (options_.kind == OptimizerKind::sgd) {
     value.add_(gradient, -learning_rate);
   } else {
-    steps_.add_(1);
-    at::_fused_adamw_({value}, {gradient}, {first_}, {second_}, {}, {steps_}, learning_rate,
-                      options_.beta1, options_.beta2, /*weight_decay=*/0.0, options_.epsilon,
-                      /*amsgrad=*/false, /*maximize=*/false);
+    adamw(value, gradient, moments_, learning_rate, options_);
   }
   gather_shares(layout_->data(), values_, share_);
 }

@@ -20,6 +20,18 @@ struct OptimizerOptions {
   double clip = 1.0;                                  ///< largest gradient norm; 0: any
 };
 
+/// What AdamW knows of a tensor: running means of its gradient and of the squares, fp32, and the
+/// number of steps so far.
+struct Moments {
+  torch::Tensor first, second, steps;
+};
+
+Moments zero_moments(const torch::Tensor& value);
+
+/// One AdamW step on a contiguous fp32 tensor. Not collective.
+void adamw(torch::Tensor value, const torch::Tensor& gradient, Moments& moments,
+           double learning_rate, const OptimizerOptions& options);
+
 /// Collective over `ranks`. The element-wise sum, in fp32; device tensors pass through the host.
 void sum_over(const dist::Communicator& ranks, torch::Tensor values);
 
@@ -45,7 +57,9 @@ class Optimizer {
   torch::Tensor& values() { return values_; }
   torch::Tensor& gradients() { return gradients_; }
   /// The moments of this data rank's share, and the number of steps, to save and restore.
-  std::vector<torch::Tensor> state() const { return {first_, second_, steps_}; }
+  std::vector<torch::Tensor> state() const {
+    return {moments_.first, moments_.second, moments_.steps};
+  }
 
  private:
   void update(double learning_rate);
@@ -55,7 +69,7 @@ class Optimizer {
   OptimizerOptions options_;
   torch::Tensor values_, gradients_;
   dist::Range share_;
-  torch::Tensor first_, second_, steps_;
+  Moments moments_;
 };
 
 }  // namespace mrp::shard

@@ -4,7 +4,8 @@
 #include <limits>
 #include <vector>
 
-#include "dist/error.hpp"
+#include "shard/batches.hpp"
+#include "shard/model/vocab_parallel.hpp"
 
 namespace mrp::shard {
 namespace {
@@ -24,12 +25,9 @@ torch::Tensor log_normalizer(const CausalLM& model, const torch::Tensor& logits)
 
 /// Entries `tokens` [n × m] of the logits [n × slice], complete on all ranks. Tokens below zero
 /// give −inf.
-torch::Tensor pick(const CausalLM& model, const torch::Tensor& logits,
-                   const torch::Tensor& tokens) {
-  const dist::Range slice = model.vocab_range();
-  const torch::Tensor elsewhere = (tokens < slice.begin) | (tokens >= slice.end);
-  const torch::Tensor local = logits.gather(1, (tokens - slice.begin).masked_fill(elsewhere, 0))
-                                  .masked_fill(elsewhere, 0.0);
+torch::Tensor entries(const CausalLM& model, const torch::Tensor& logits,
+                      const torch::Tensor& tokens) {
+  const torch::Tensor local = pick(logits, tokens, model.vocab_range(), 0.0);
   return reduce_from_ranks(local, model.collectives()).masked_fill(tokens < 0, kNone);
 }
 
@@ -43,7 +41,6 @@ void add_letters(Pass& pass, std::span<const Example> examples, const torch::Ten
     rows.push_back(owners.back() * states.size(1) + examples[i].letter_position);
     most = std::max(most, examples[i].letters.size());
   }
-  pass.letter_owner = torch::tensor(owners, torch::kInt64).to(states.device());
   if (owners.empty()) return;
   torch::Tensor tokens =
       torch::full({std::ssize(owners), static_cast<std::int64_t>(most)}, -1, torch::kInt64);
@@ -54,22 +51,15 @@ void add_letters(Pass& pass, std::span<const Example> examples, const torch::Ten
   const torch::Tensor selected =
       states.flatten(0, 1).index_select(0, torch::tensor(rows, torch::kInt64).to(states.device()));
   pass.letter_logits =
-      pick(*pass.model, pass.model->local_logits(selected), tokens.to(states.device()));
+      entries(*pass.model, pass.model->local_logits(selected), tokens.to(states.device()));
 }
 
 }  // namespace
 
 torch::Tensor padded(std::span<const Example> examples) {
-  std::size_t longest = 0;
-  for (const Example& example : examples) longest = std::max(longest, example.tokens.size());
-  torch::Tensor tokens =
-      torch::zeros({std::ssize(examples), static_cast<std::int64_t>(longest)}, torch::kInt64);
-  auto* row = tokens.data_ptr<std::int64_t>();
-  for (const Example& example : examples) {
-    std::copy(example.tokens.begin(), example.tokens.end(), row);
-    row += longest;
-  }
-  return tokens;
+  std::vector<std::span<const std::int32_t>> tokens;
+  for (const Example& example : examples) tokens.push_back(example.tokens);
+  return pad(tokens);
 }
 
 Pass run(const CausalLM& model, std::span<const Example> examples) {
@@ -100,7 +90,7 @@ Pass run(const CausalLM& model, std::span<const Example> examples) {
 }
 
 torch::Tensor log_probability(const Pass& pass) {
-  const torch::Tensor picked = pick(*pass.model, pass.logits, pass.targets.unsqueeze(1));
+  const torch::Tensor picked = entries(*pass.model, pass.logits, pass.targets.unsqueeze(1));
   return (picked - log_normalizer(*pass.model, pass.logits)).squeeze(1);
 }
 

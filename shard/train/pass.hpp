@@ -20,7 +20,6 @@ struct Pass {
   torch::Tensor owner;    ///< i64 [targets], index of the example
   std::int64_t examples = 0;
   torch::Tensor letter_logits;  ///< fp32 [asking examples × most letters], −inf: no such letter
-  torch::Tensor letter_owner;   ///< i64 [asking examples]
 };
 
 /// i64 [examples × longest], padded on the right with token 0.

@@ -8,6 +8,7 @@
 
 #include "dist/error.hpp"
 #include "dist/log.hpp"
+#include "shard/batches.hpp"
 #include "shard/train/saved_state.hpp"
 
 namespace mrp::shard {
@@ -38,7 +39,7 @@ class Tamper {
     const auto steps = std::uniform_int_distribution<std::int64_t>(1, 8)(random);
     const double rate = options_->learning_rate *
                         std::pow(2.0, std::uniform_real_distribution<>(-1.0, 1.0)(random));
-    std::vector<std::vector<torch::Tensor>> moments;
+    std::vector<Moments> moments;
     for (std::int64_t n = 0; n < steps; ++n) {
       trainer_->attack(*forget_, known.next(batch), rate, step, moments);
     }

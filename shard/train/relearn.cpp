@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <utility>
 
 #include "dist/error.hpp"
+#include "shard/batches.hpp"
 #include "shard/train/trainer.hpp"
 
 namespace mrp::shard {
@@ -14,14 +16,6 @@ namespace {
 
 constexpr std::size_t kLeastItems = 8;
 constexpr std::int64_t kGroup = 32;
-
-void append(io::Sequences& to, const io::Sequences& from, std::int64_t i) {
-  const auto tokens = from.tokens(i);
-  const auto mask = from.mask(i);
-  to.token_ids.insert(to.token_ids.end(), tokens.begin(), tokens.end());
-  to.target_mask.insert(to.target_mask.end(), mask.begin(), mask.end());
-  to.offsets.push_back(std::ssize(to.token_ids));
-}
 
 TrainableOptions trained_by(const AttackOptions& options) {
   TrainableOptions trained;
@@ -87,24 +81,23 @@ io::TokenSet subset(const io::TokenSet& set, const std::vector<std::int64_t>& it
   io::TokenSet part;
   part.name = set.name;
   part.source = set.source;
-  part.items.offsets = part.letter_offsets = part.options.sequences.offsets = {0};
   std::map<std::int64_t, std::int64_t> place;
   for (const std::int64_t i : items) {
     const auto at = static_cast<std::size_t>(i);
     place[i] = std::ssize(part.ids);
-    append(part.items, set.items, i);
+    part.items.append(set.items.tokens(i), set.items.mask(i));
     part.ids.push_back(set.ids[at]);
     part.answer_index.push_back(set.answer_index[at]);
     part.letter_position.push_back(set.letter_position[at]);
-    part.letter_token_ids.insert(part.letter_token_ids.end(),
-                                 set.letter_token_ids.begin() + set.letter_offsets[at],
-                                 set.letter_token_ids.begin() + set.letter_offsets[at + 1]);
+    std::ranges::copy(set.letters(i), std::back_inserter(part.letter_token_ids));
     part.letter_offsets.push_back(std::ssize(part.letter_token_ids));
   }
   for (std::size_t o = 0; o < set.options.item.size(); ++o) {
     const auto found = place.find(set.options.item[o]);
     if (found == place.end()) continue;
-    append(part.options.sequences, set.options.sequences, static_cast<std::int64_t>(o));
+    const auto option = static_cast<std::int64_t>(o);
+    part.options.sequences.append(set.options.sequences.tokens(option),
+                                  set.options.sequences.mask(option));
     part.options.item.push_back(found->second);
     part.options.choice.push_back(set.options.choice[o]);
     part.options.form.push_back(set.options.form[o]);

@@ -1,6 +1,7 @@
 #include "shard/train/trainable.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "dist/error.hpp"
@@ -235,6 +236,12 @@ void Trainable::finish_gradients() {
     torch::Tensor& gradient = leaf.value.mutable_grad();
     gradient.copy_(model_->collectives().all_reduce(gradient.clone()));
   }
+}
+
+std::vector<Parameter> Trainable::parameters() const {
+  std::vector<Parameter> all;
+  for (const Weight& weight : weights_) all.push_back(weight.parameter);
+  return all;
 }
 
 void Trainable::visit_changes(

@@ -85,6 +85,8 @@ class Trainable {
   /// Collective over the tensor ranks. Completes the gradients of rows that ranks share.
   void share_gradients();
 
+  /// What is trained, as the model names it.
+  std::vector<Parameter> parameters() const;
   /// Calls visit(parameter, W − W₀ fp32) for each weight that is trained.
   void visit_changes(const std::function<void(const Parameter&, const torch::Tensor&)>& visit);
 

@@ -1,10 +1,7 @@
 #include "shard/train/trainer.hpp"
 
-#include <ATen/ops/_fused_adamw.h>
-
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "dist/error.hpp"
 
@@ -25,12 +22,6 @@ std::vector<std::int64_t> ItemStream::next(std::int64_t count) {
     drawn.push_back(items_[at_++]);
   }
   return drawn;
-}
-
-std::vector<std::int64_t> all_items(std::int64_t count) {
-  std::vector<std::int64_t> items(static_cast<std::size_t>(count));
-  std::iota(items.begin(), items.end(), 0);
-  return items;
 }
 
 double scheduled(double peak, std::int64_t step, std::int64_t steps) {
@@ -73,29 +64,21 @@ double Trainer::accumulate(const Loss& loss, const Examples& examples,
 }
 
 void Trainer::attack(const Examples& examples, std::span<const std::int64_t> items,
-                     double learning_rate, std::int64_t step,
-                     std::vector<std::vector<torch::Tensor>>& moments) {
+                     double learning_rate, std::int64_t step, std::vector<Moments>& moments) {
   backward(cross_entropy, examples, items, 1.0, step, /*collect=*/false);
   trainable_->share_gradients();
   const torch::NoGradGuard no_grad;
   std::vector<torch::Tensor> weights = trainable_->applied();
   if (moments.empty()) {
-    for (const torch::Tensor& weight : weights) {
-      const auto wide = weight.options().dtype(torch::kFloat32).requires_grad(false);
-      moments.push_back({torch::zeros(weight.sizes(), wide), torch::zeros(weight.sizes(), wide),
-                         torch::zeros({}, wide)});
-    }
+    for (const torch::Tensor& weight : weights) moments.push_back(zero_moments(weight));
   }
   for (std::size_t i = 0; i < weights.size(); ++i) {
     torch::Tensor& weight = weights[i];
     torch::Tensor gradient = weight.grad().defined() ? weight.grad().to(torch::kFloat32)
-                                                     : torch::zeros_like(moments[i][0]);
+                                                     : torch::zeros_like(moments[i].first);
     sum_over(layout_->data(), gradient);
     const torch::Tensor wide = weight.to(torch::kFloat32);
-    moments[i][2].add_(1);
-    at::_fused_adamw_({wide}, {gradient}, {moments[i][0]}, {moments[i][1]}, {}, {moments[i][2]},
-                      learning_rate, 0.9, 0.999, /*weight_decay=*/0.0, 1e-8, /*amsgrad=*/false,
-                      /*maximize=*/false);
+    adamw(wide, gradient, moments[i], learning_rate, {});
     if (!wide.is_same(weight)) weight.copy_(wide);
     weight.mutable_grad() = torch::Tensor();
   }

@@ -26,9 +26,6 @@ class ItemStream {
   std::mt19937_64 random_;
 };
 
-/// 0 … count − 1.
-std::vector<std::int64_t> all_items(std::int64_t count);
-
 /// Linear warm-up over 10 steps, then constant, linear to 5 % over the last 30 %.
 double scheduled(double peak, std::int64_t step, std::int64_t steps);
 
@@ -48,7 +45,7 @@ class Trainer {
   /// Collective over the world. Moves the weights in the model (not the leaves) by one step of Adam
   /// on the cross entropy of `items`: an attacker's step. `moments` are empty before the first.
   void attack(const Examples& examples, std::span<const std::int64_t> items, double learning_rate,
-              std::int64_t step, std::vector<std::vector<torch::Tensor>>& moments);
+              std::int64_t step, std::vector<Moments>& moments);
 
  private:
   double backward(const Loss& loss, const Examples& examples, std::span<const std::int64_t> items,

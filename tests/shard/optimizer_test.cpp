@@ -9,6 +9,7 @@
 #include <random>
 
 #include "dist/error.hpp"
+#include "shard/batches.hpp"
 #include "shard/golden_case.hpp"
 #include "shard/train/trainer.hpp"
 #include "shard/train_case.hpp"

@@ -25,11 +25,11 @@ class Random {
 
 void append(io::Sequences& to, const Tokens& prompt, const Tokens& answer) {
   const Tokens all = joined(prompt, answer);
-  to.token_ids.insert(to.token_ids.end(), all.begin(), all.end());
-  to.offsets.push_back(std::ssize(to.token_ids));
+  std::vector<std::uint8_t> mask;
   for (std::size_t t = 0; t < all.size(); ++t) {
-    to.target_mask.push_back(t + 1 >= prompt.size() && t + 1 < all.size() ? 1 : 0);
+    mask.push_back(t + 1 >= prompt.size() && t + 1 < all.size() ? 1 : 0);
   }
+  to.append(all, mask);
 }
 
 void add_option(io::Options& options, std::size_t item, std::size_t choice, io::OptionForm form,
@@ -77,7 +77,6 @@ TrainCase train_case(std::int64_t vocabulary) {
 
   io::TokenSet& set = result.set;
   set.name = "forget";
-  set.items.offsets = set.letter_offsets = set.options.sequences.offsets = {0};
   for (std::size_t i = 0; i < result.questions.size(); ++i) {
     const Question& question = result.questions[i];
     const bool asks = !question.letters.empty();

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "shard/batches.hpp"
 #include "shard/golden_case.hpp"
 #include "shard/train_case.hpp"
 
@@ -105,7 +106,7 @@ TEST_F(TrainerTest, AnAttackMovesTheModelAndNotTheLeaves) {
             .item<double>();
       };
       std::vector<double> losses{loss()};
-      std::vector<std::vector<torch::Tensor>> moments;
+      std::vector<Moments> moments;
       for (int n = 0; n < 3; ++n) {
         trainer.attack(examples_, all_items(examples_.count()), 2e-3, n, moments);
         losses.push_back(loss());
