@@ -8,6 +8,7 @@
 
 #include "dist/checked_cast.hpp"
 #include "solver/blas.hpp"
+#include "solver/block_cyclic.hpp"
 #include "solver/scalapack.hpp"
 
 namespace mrp::solver {
@@ -27,6 +28,21 @@ int columns(const DistMatrix& a) {
 }
 int ld(const DistMatrix& a) {
   return a.descriptor().leading_dimension;
+}
+
+// What one process holds of a range of indices: neighbours in its local part.
+struct Held {
+  dist::Range local;
+  std::vector<std::int64_t> global;
+};
+
+Held held(dist::Range range, std::int64_t block, int process, int processes) {
+  Held result{{local_count(range.begin, block, process, processes),
+               local_count(range.end, block, process, processes)},
+              {}};
+  for (std::int64_t i = result.local.begin; i < result.local.end; ++i)
+    result.global.push_back(to_global(i, block, process, processes));
+  return result;
 }
 
 }  // namespace
@@ -176,24 +192,32 @@ void solve_lower(Op op, const DistMatrix& l, DistMatrix& b) {
 }
 
 Tall product(const DistMatrix& a, const Tall& v) {
-  MRP_EXPECT(a.columns() == v.rows);
-  const auto row = a.row_indices();
-  const auto column = a.column_indices();
-  // This rank's block times its rows of v; the sum over the grid's columns completes it.
-  Tall part(a.local_columns(), v.columns);
+  return product(Op::none, a, {0, a.rows()}, {0, a.columns()}, v);
+}
+
+Tall product(Op op, const DistMatrix& a, dist::Range rows, dist::Range columns, const Tall& v) {
+  const BlacsGrid& grid = a.grid();
+  const Held row = held(rows, a.block(), grid.row(), grid.p());
+  const Held column = held(columns, a.block(), grid.column(), grid.q());
+  const Held& in = op == Op::none ? column : row;
+  const Held& out = op == Op::none ? row : column;
+  const std::int64_t first = (op == Op::none ? rows : columns).begin;
+  MRP_EXPECT(v.rows == (op == Op::none ? a.columns() : a.rows()));
+  // This rank's block times its rows of v; the sum over the grid completes it.
+  Tall part(in.local.size(), v.columns), local(out.local.size(), v.columns);
   for (std::int64_t j = 0; j < v.columns; ++j) {
     for (std::int64_t i = 0; i < part.rows; ++i)
-      part(i, j) = v(column[static_cast<std::size_t>(i)], j);
+      part(i, j) = v(in.global[static_cast<std::size_t>(i)], j);
   }
-  Tall local(a.local_rows(), v.columns);
-  gemm(Op::none, Op::none, local.rows, local.columns, part.rows, 1, a.data(), a.local_rows(),
+  gemm(op, Op::none, local.rows, local.columns, part.rows, 1,
+       a.data() + column.local.begin * a.local_rows() + row.local.begin, a.local_rows(),
        part.values.data(), part.rows, 0, local.values.data(), local.rows);
-  Tall whole(a.rows(), v.columns);
+  Tall whole((op == Op::none ? rows : columns).size(), v.columns);
   for (std::int64_t j = 0; j < v.columns; ++j) {
     for (std::int64_t i = 0; i < local.rows; ++i)
-      whole(row[static_cast<std::size_t>(i)], j) = local(i, j);
+      whole(out.global[static_cast<std::size_t>(i)] - first, j) = local(i, j);
   }
-  a.grid().comm().all_reduce(std::span<double>(whole.values));
+  grid.comm().all_reduce(std::span<double>(whole.values));
   return whole;
 }
 

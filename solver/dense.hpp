@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "dist/partition.hpp"
 #include "solver/dist_matrix.hpp"
 
 namespace mrp::solver {
@@ -44,6 +45,10 @@ void solve_lower(Op op, const DistMatrix& l, DistMatrix& b);
 
 /// Collective over the grid. a · v, complete on every rank.
 Tall product(const DistMatrix& a, const Tall& v);
+
+/// Collective over the grid. op(a[rows, columns]) times the rows of v that it meets (`columns`, or
+/// `rows` if transposed), complete on every rank. v is as tall as the whole of op(a) is wide.
+Tall product(Op op, const DistMatrix& a, dist::Range rows, dist::Range columns, const Tall& v);
 
 /// Collective over the grid. Throws on all ranks alike. `info` as LAPACK and ScaLAPACK return it.
 /// @throws NumericalError naming routine, argument and matrix, unless info is 0.

@@ -14,9 +14,9 @@ struct EigenPairs {
   DistMatrix vectors;          ///< [n × k], column i belongs to values[i], orthonormal
 };
 
-/// Collective over the grid. The k largest; only the lower triangle of `a` is read. LAPACK's dsyevr
-/// on one rank; else pdsyevr, and pdsyevd when half of the pairs or more are wanted or pdsyevr
-/// fails.
+/// Collective over the grid. The k largest; both triangles of `a` are read. Few of many by
+/// krylov.hpp, whose result is checked against `a`; all else, and what it does not solve, by
+/// dense_eigensolver.hpp.
 /// @pre 0 < k ≤ n. @throws NumericalError naming routine and matrix.
 EigenPairs top_eigenpairs(DistMatrix a, std::int64_t k, std::string_view name);
 

@@ -10,7 +10,8 @@
 namespace mrp::solver {
 
 /// Collective over the grid. The k largest λ with vectors normalised to Vᵀ B V = I. `factor` holds
-/// L of B = L Lᵀ in its lower triangle; A v = λ B v becomes L⁻¹ A L⁻ᵀ y = λ y with v = L⁻ᵀ y.
+/// L of B = L Lᵀ in its lower triangle; A v = λ B v becomes L⁻¹ A L⁻ᵀ y = λ y with v = L⁻ᵀ y. Both
+/// triangles of `a` are read.
 EigenPairs top_pencil_pairs(DistMatrix a, const DistMatrix& factor, std::int64_t k,
                             std::string_view name);
 

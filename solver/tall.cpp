@@ -60,6 +60,30 @@ Tall orthonormal(Tall a) {
   return a;
 }
 
+std::vector<double> diagonalise(Tall& a) {
+  MRP_EXPECT(a.rows == a.columns);
+  const int n = size32(a.rows);
+  if (n == 0) return {};
+  std::vector<double> values(static_cast<std::size_t>(n));
+  double length = 0;
+  int integer_length = 0, info = 0;
+  auto call = [&](double* work, int lwork, int* iwork, int liwork) {
+    dsyevd_("V", "L", &n, a.values.data(), &n, values.data(), work, &lwork, iwork, &liwork, &info,
+            1, 1);
+  };
+  call(&length, -1, &integer_length, -1);
+  std::vector<double> work(static_cast<std::size_t>(length));
+  std::vector<int> iwork(static_cast<std::size_t>(integer_length));
+  call(work.data(), static_cast<int>(length), iwork.data(), integer_length);
+  if (info != 0) throw dist::NumericalError(fmt::format("dsyevd failed (info = {})", info));
+  std::reverse(values.begin(), values.end());
+  for (std::int64_t j = 0; j < a.columns / 2; ++j) {
+    const auto column = a.values.begin() + j * a.rows;
+    std::swap_ranges(column, column + a.rows, a.values.end() - (j + 1) * a.rows);
+  }
+  return values;
+}
+
 Tall divide(const Tall& a, const Tall& m, const char* name) {
   MRP_EXPECT(m.rows == m.columns && a.columns == m.rows);
   if (a.columns == 0) return a;

@@ -38,6 +38,10 @@ Tall cross(const Tall& a, const Tall& b);
 /// Orthonormal basis of the columns (Householder QR). @pre rows ≥ columns.
 Tall orthonormal(Tall a);
 
+/// Eigenvalues of a symmetric matrix, descending; `a` becomes their vectors, column by column. Only
+/// the lower triangle is read. @throws NumericalError if LAPACK fails.
+std::vector<double> diagonalise(Tall& a);
+
 /// a · m⁻¹ for a small square m. @throws NumericalError naming `name` if m is singular.
 Tall divide(const Tall& a, const Tall& m, const char* name);
 

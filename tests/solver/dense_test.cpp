@@ -90,6 +90,31 @@ TEST(Dense, DiagonalAndShift) {
   });
 }
 
+TEST(Dense, ProductsOfParts) {
+  const auto world = dist::Communicator::world();
+  on_every_grid(world, [](const BlacsGrid& grid) {
+    const Tall s = random_normal(n, n, 14), v = random_normal(n, 3, 15);
+    for (const Op op : {Op::none, Op::transposed}) {
+      for (const dist::Range rows : {dist::Range{0, n}, {5, 30}, {9, 9}}) {
+        for (const dist::Range columns : {dist::Range{0, n}, {17, 18}, {30, n}}) {
+          Tall part(n, n);
+          for (std::int64_t j = columns.begin; j < columns.end; ++j) {
+            for (std::int64_t i = rows.begin; i < rows.end; ++i) part(i, j) = s(i, j);
+          }
+          const Tall expected = multiply(op == Op::none ? part : transposed(part), v);
+          const Tall found = product(op, scatter(grid, s, 4), rows, columns, v);
+          const dist::Range shown = op == Op::none ? rows : columns;
+          ASSERT_EQ(found.rows, shown.size());
+          for (std::int64_t j = 0; j < v.columns; ++j) {
+            for (std::int64_t i = 0; i < found.rows; ++i)
+              EXPECT_NEAR(found(i, j), expected(shown.begin + i, j), 1e-12);
+          }
+        }
+      }
+    }
+  });
+}
+
 TEST(Dense, CholeskyAndSolvesInvert) {
   const auto world = dist::Communicator::world();
   on_every_grid(world, [](const BlacsGrid& grid) {

@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include "solver/dense.hpp"
+#include "solver/dense_eigensolver.hpp"
 #include "solver/generalized.hpp"
+#include "solver/lower_solver.hpp"
 #include "solver/random.hpp"
+#include "solver/residuals.hpp"
 #include "solver/support.hpp"
 
 namespace mrp::solver {
@@ -97,6 +100,75 @@ TEST(Generalized, PencilResidualAndNormalisation) {
     const auto alone = top_pencil_values(scatter(grid, a, 8), factor, k, "test pencil");
     EXPECT_LT(testing::largest_difference(alone, pairs.values), 1e-10);
   });
+}
+
+// B of several steps of substitution, on grids whose blocks do not divide a step.
+TEST(LowerSolver, SolvesLikePdtrsm) {
+  const auto world = dist::Communicator::world();
+  constexpr std::int64_t n = 1100;
+  Tall b = random_normal(n, n, 5);
+  for (std::int64_t i = 0; i < n; ++i) b(i, i) = 60;  // the strict upper triangle must not matter
+  const Tall right = random_normal(n, 3, 6);
+  on_every_grid(world, [&](const BlacsGrid& grid) {
+    const DistMatrix l = scatter(grid, b, 24);
+    const LowerSolver solver(l);
+    for (const Op op : {Op::none, Op::transposed}) {
+      DistMatrix expected = scatter(grid, right, 24);
+      solve_lower(op, l, expected);
+      EXPECT_LT(
+          testing::largest_difference(solver.solve(op, right).values, gather(expected).values),
+          1e-12);
+    }
+  });
+}
+
+// Large enough for the Krylov method, against the dense solver; ‖C v − λ B v‖ ≤ 1e-9 ‖C‖ ‖v‖.
+TEST(Generalized, FewPairsOfALargePencil) {
+  const auto world = dist::Communicator::world();
+  constexpr std::int64_t n = 1540, k = 6;
+  Tall x = random_normal(n / 4, n, 3), y = random_normal(n, n, 4);
+  for (std::int64_t j = 0; j < n; ++j) {
+    for (std::int64_t i = 0; i < n; ++i) y(i, j) /= std::sqrt(static_cast<double>(n * (j + 1)));
+    for (std::int64_t i = 0; i < n / 4; ++i) x(i, j) /= std::sqrt(static_cast<double>(n));
+    for (std::int64_t i = 0; i < 4; ++i) x(i, j) *= static_cast<double>(8 - i);
+  }
+  const Tall a = cross(x, x);
+  Tall b = cross(y, y);
+  for (std::int64_t i = 0; i < n; ++i) b(i, i) += 0.01;
+  const BlacsGrid grid(world);
+  DistMatrix factor = scatter(grid, b, 64), reduced = scatter(grid, a, 64);
+  cholesky(factor, "b");
+  const auto pairs = top_pencil_pairs(scatter(grid, a, 64), factor, k, "test pencil");
+  reduce_to_standard(reduced, factor, "test pencil");
+  const auto expected = dense_eigenvalues(reduced, k, "test pencil");
+  EXPECT_LT(testing::largest_difference(pairs.values, expected), 1e-10 * expected[0]);
+  const auto alone = top_pencil_values(scatter(grid, a, 64), factor, k, "test pencil");
+  EXPECT_EQ(alone, pairs.values);
+  const Tall v = gather(pairs.vectors);
+  const Tall av = multiply(a, v), bv = multiply(b, v), unit = cross(v, bv);
+  const double size = std::sqrt(trace_of_product(a, a));
+  for (std::int64_t j = 0; j < k; ++j) {
+    double residual = 0, length = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      residual += std::pow(av(i, j) - pairs.values[static_cast<std::size_t>(j)] * bv(i, j), 2);
+      length += std::pow(v(i, j), 2);
+    }
+    EXPECT_LT(std::sqrt(residual / length), 1e-10 * size);
+    for (std::int64_t i = 0; i < k; ++i) EXPECT_NEAR(unit(i, j), i == j ? 1 : 0, 1e-10);
+  }
+}
+
+// A cluster too wide for the blocks: the dense solver takes over.
+TEST(Eigensolver, FallsBackToTridiagonalisation) {
+  const auto world = dist::Communicator::world();
+  constexpr std::int64_t n = 1540, k = 90;
+  Tall a(n, n);
+  for (std::int64_t i = 0; i < n; ++i) a(i, i) = 1 + 1e-6 * static_cast<double>(n - i);
+  const BlacsGrid grid(world);
+  const auto pairs = top_eigenpairs(scatter(grid, a, 64), k, "test matrix");
+  for (std::int64_t i = 0; i < k; ++i)
+    EXPECT_NEAR(pairs.values[static_cast<std::size_t>(i)], a(i, i), 1e-12);
+  EXPECT_LT(eigen_residual(scatter(grid, a, 64), pairs.values, pairs.vectors), 1e-11);
 }
 
 }  // namespace
