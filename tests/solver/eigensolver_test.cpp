@@ -125,7 +125,7 @@ TEST(LowerSolver, SolvesLikePdtrsm) {
 // Large enough for the Krylov method, against the dense solver; ‖C v − λ B v‖ ≤ 1e-9 ‖C‖ ‖v‖.
 TEST(Generalized, FewPairsOfALargePencil) {
   const auto world = dist::Communicator::world();
-  constexpr std::int64_t n = 1540, k = 6;
+  constexpr std::int64_t n = 1540, k = 4;
   Tall x = random_normal(n / 4, n, 3), y = random_normal(n, n, 4);
   for (std::int64_t j = 0; j < n; ++j) {
     for (std::int64_t i = 0; i < n; ++i) y(i, j) /= std::sqrt(static_cast<double>(n * (j + 1)));
@@ -162,12 +162,13 @@ TEST(Generalized, FewPairsOfALargePencil) {
 TEST(Eigensolver, FallsBackToTridiagonalisation) {
   const auto world = dist::Communicator::world();
   constexpr std::int64_t n = 1540, k = 90;
-  Tall a(n, n);
-  for (std::int64_t i = 0; i < n; ++i) a(i, i) = 1 + 1e-6 * static_cast<double>(n - i);
+  std::vector<double> values;
+  for (std::int64_t i = 0; i < n; ++i) values.push_back(1 + 1e-6 * static_cast<double>(n - i));
+  const Tall a = with_eigenvalues(values, 1);
   const BlacsGrid grid(world);
   const auto pairs = top_eigenpairs(scatter(grid, a, 64), k, "test matrix");
-  for (std::int64_t i = 0; i < k; ++i)
-    EXPECT_NEAR(pairs.values[static_cast<std::size_t>(i)], a(i, i), 1e-12);
+  values.resize(k);
+  EXPECT_LT(testing::largest_difference(pairs.values, values), 1e-12);
   EXPECT_LT(eigen_residual(scatter(grid, a, 64), pairs.values, pairs.vectors), 1e-11);
 }
 
