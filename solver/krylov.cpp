@@ -107,23 +107,25 @@ class Krylov {
 
   std::optional<KrylovPairs> run() {
     const std::int64_t most_columns = std::max<std::int64_t>(n_ / 4, 512);
-    constexpr std::int64_t interval = 4 * width;
     std::int64_t next_test = k_ + width;
     std::vector<double> previous;
     Tall block = fresh_block();
     while (columns_ < most_columns) {
       if (!extend(block)) return {};
-      const bool test = columns_ >= next_test && basis_.size() >= k_;
+      const bool test = columns_ >= next_test && basis_.size() >= k_ + width;
       if (!test && !basis_.full()) continue;
       if (!rayleigh_ritz()) return {};
       if (test) {
-        next_test = columns_ + interval;
-        if (converged()) {
-          if (confirms(previous)) return KrylovPairs{leading_values(), std::move(ritz_vectors_)};
-          previous = leading_values();
+        const bool converged = compute_residuals();
+        if (converged && confirms(previous)) return result();
+        if (converged) {
+          previous = ritz_values_;
           block = fresh_block();
-          next_test = columns_ + width * std::max<std::int64_t>(3, columns_ / width / 4);
+        } else if (!previous.empty()) {
+          block = leading_residuals();
         }
+        const std::int64_t quarter = std::max(3 * width, columns_ / 4);
+        next_test = columns_ + (converged ? quarter : 4 * width);
       }
       if (basis_.full()) restart();
     }
@@ -160,34 +162,47 @@ class Krylov {
     return std::max(relative * std::abs(value), attainable * largest_magnitude(ritz_values_));
   }
 
-  bool converged() {
-    const Tall leading = leading_columns(coefficients_, k_);
-    ritz_vectors_ = basis_.vectors(leading);
-    const Tall images = basis_.images(leading);
-    int all = 1;
-    for (std::int64_t j = 0; j < k_; ++j) {
+  // Of the leading Ritz pairs, k and a block. Whether the k are accurate.
+  bool compute_residuals() {
+    const Tall leading = leading_columns(coefficients_, k_ + width);
+    vectors_ = basis_.vectors(leading);
+    residuals_ = basis_.images(leading);
+    unfinished_.clear();
+    for (std::int64_t j = 0; j < residuals_.columns; ++j) {
       const double value = ritz_values_[static_cast<std::size_t>(j)];
       double squares = 0;
       for (std::int64_t i = 0; i < n_; ++i) {
-        const double residual = images(i, j) - value * ritz_vectors_(i, j);
-        squares += residual * residual;
+        residuals_(i, j) -= value * vectors_(i, j);
+        squares += residuals_(i, j) * residuals_(i, j);
       }
-      if (!(std::sqrt(squares) <= tolerance(value))) all = 0;
+      if (j >= k_ || !(std::sqrt(squares) <= tolerance(value))) unfinished_.push_back(j);
     }
-    comm_.broadcast(std::span<int>(&all, 1));
-    return all != 0;
+    int converged = unfinished_.front() >= k_;
+    comm_.broadcast(std::span<int>(&converged, 1));
+    return converged != 0;
+  }
+
+  // In exact arithmetic A times the last block lies in the span of these, as long as no fresh block
+  // has joined; after that they are what reduces the residuals.
+  Tall leading_residuals() const {
+    Tall block(n_, width);
+    for (std::int64_t j = 0; j < width; ++j) {
+      const auto column = residuals_.values.begin() + unfinished_[static_cast<std::size_t>(j)] * n_;
+      std::copy(column, column + n_, block.values.begin() + j * n_);
+    }
+    return block;
   }
 
   bool confirms(const std::vector<double>& previous) const {
     if (previous.empty()) return false;
-    for (std::size_t j = 0; j < previous.size(); ++j) {
+    for (std::size_t j = 0; j < static_cast<std::size_t>(k_); ++j) {
       if (std::abs(ritz_values_[j] - previous[j]) > tolerance(previous[j])) return false;
     }
     return true;
   }
 
-  std::vector<double> leading_values() const {
-    return {ritz_values_.begin(), ritz_values_.begin() + k_};
+  KrylovPairs result() const {
+    return {{ritz_values_.begin(), ritz_values_.begin() + k_}, leading_columns(vectors_, k_)};
   }
 
   void restart() {
@@ -203,14 +218,15 @@ class Krylov {
   std::int64_t columns_ = 0;         // of products so far
   std::vector<double> ritz_values_;  // descending, of the whole basis
   Tall coefficients_;                // of the Ritz vectors in the basis
-  Tall ritz_vectors_;                // the k leading ones
+  Tall vectors_, residuals_;         // of the k + width leading Ritz pairs
+  std::vector<std::int64_t> unfinished_;
 };
 
 }  // namespace
 
 std::optional<KrylovPairs> krylov_pairs(const dist::Communicator& comm, const SymmetricOperator& a,
                                         std::int64_t n, std::int64_t k) {
-  MRP_EXPECT(k > 0 && 4 * k <= n);
+  MRP_EXPECT(k > 0 && 4 * k <= n && n >= 256);
   return Krylov(comm, a, n, k).run();
 }
 

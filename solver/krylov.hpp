@@ -29,7 +29,7 @@ struct KrylovPairs {
 /// first result that has converged is put to the test: a new random block joins the basis, and
 /// after a quarter of the steps so far, enough for any vector that was missed to show, the k
 /// largest must be what they were; else the iteration goes on.
-/// @pre 0 < k ≤ n / 4.
+/// @pre 0 < k ≤ n / 4 and n ≥ 256.
 std::optional<KrylovPairs> krylov_pairs(const dist::Communicator& comm, const SymmetricOperator& a,
                                         std::int64_t n, std::int64_t k);
 

@@ -97,18 +97,21 @@ TEST(Krylov, SpectraOnEveryGrid) {
   }
 }
 
-// More copies than a block has columns: the first result to converge lacks some of them.
+// More copies than a block has columns: the first result to converge has others in their place.
 TEST(Krylov, NoCopyOfAMultipleEigenvalueIsMissed) {
   const auto world = dist::Communicator::world();
-  for (const std::size_t copies : {12, 20, 45}) {
+  for (const std::int64_t copies : {12, 20, 24}) {
     SCOPED_TRACE("copies " + std::to_string(copies));
-    std::vector<double> values = power_law(1);
-    std::fill_n(values.begin(), copies, 2.0);
+    std::vector<double> values = power_law(0.5);
+    for (double& value : values)
+      value *= 0.25;  // so far below that rounding brings no copy in time
+    for (std::int64_t i = 0; i < copies + 4; ++i)
+      values[static_cast<std::size_t>(i)] = i < copies ? 2 : 1.9 - 0.01 * static_cast<double>(i);
     const Known known = with_values(values);
     on_every_grid(world, [&](const BlacsGrid& grid) {
-      const auto pairs = solve(grid, known.matrix, 50);
+      const auto pairs = solve(grid, known.matrix, 20);
       ASSERT_TRUE(pairs.has_value());
-      expect_pairs(known, *pairs, 50);
+      expect_pairs(known, *pairs, 20);
     });
   }
 }
