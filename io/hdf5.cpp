@@ -8,6 +8,7 @@
 #include <system_error>
 #include <utility>
 
+#include "io/direct_file.hpp"
 #include "io/file.hpp"
 
 namespace mrp::io {
@@ -143,6 +144,8 @@ Hdf5Handle create_hdf5(const std::filesystem::path& path, const dist::Communicat
   return as_output(path, [&] {
     const auto access = access_properties();
     MRP_HDF5(H5Pset_fapl_mpio(access.get(), comm.get(), MPI_INFO_NULL));
+    // What is large begins with a page, as transfers past the page cache need.
+    MRP_HDF5(H5Pset_alignment(access.get(), std::size_t{1} << 16, PageBuffer::page));
     return create(path, access.get());
   });
 }

@@ -20,6 +20,8 @@ namespace {
 
 /// Some MPI-IO layers count the bytes of a transfer in 32 bits.
 constexpr std::int64_t max_transfer_bytes = std::int64_t{1} << 30;
+/// What is written behind the caller's back at a time.
+constexpr std::uint64_t piece_bytes = std::uint64_t{8} << 20;
 /// Metadata beside the data, generously.
 constexpr std::uint64_t metadata_bytes = std::uint64_t{4} << 20;
 
@@ -34,6 +36,7 @@ ParallelFile::ParallelFile(const std::filesystem::path& path, const dist::Commun
 
 ParallelFile::~ParallelFile() {
   if (finished_) return;
+  if (under_way_.valid()) under_way_.wait();
   for (auto& dataset : datasets_) dataset.id.release();
   file_.release();
   if (!comm_->is_root()) return;
@@ -53,6 +56,12 @@ void ParallelFile::create(const std::string& format, std::int64_t version,
       write_format(file_.get(), format, version, fingerprint);
       fill(file_.get());
     });
+    direct_.emplace(partial, DirectFile::Access::write);
+    std::uint64_t bytes = 0;
+    for (const Dataset& dataset : datasets_) {
+      if (dataset.chunks) bytes = std::max(bytes, dataset.chunks->end());
+    }
+    if (comm_->is_root() && bytes > 0) direct_->allocate(bytes);
   });
 }
 
@@ -74,10 +83,16 @@ std::size_t ParallelFile::add_dataset(hid_t parent, const std::string& name, hid
     MRP_HDF5(H5Pset_chunk(properties.get(), dimensions, to_hsize(*chunk).data()));
   }
   const bool is_vector = shape.size() == 1;
-  datasets_.push_back({MRP_HDF5_HANDLE(H5Dcreate2(parent, name.c_str(), type, space.get(),
-                                                  H5P_DEFAULT, properties.get(), H5P_DEFAULT),
-                                       H5Dclose),
-                       type, is_vector, is_vector ? 1 : shape[0], shape.back()});
+  Dataset made{MRP_HDF5_HANDLE(H5Dcreate2(parent, name.c_str(), type, space.get(), H5P_DEFAULT,
+                                          properties.get(), H5P_DEFAULT),
+                               H5Dclose),
+               type,
+               is_vector,
+               is_vector ? 1 : shape[0],
+               shape.back(),
+               {}};
+  made.chunks = find_chunk_run(made.id.get());
+  datasets_.push_back(std::move(made));
   return datasets_.size() - 1;
 }
 
@@ -91,6 +106,45 @@ void ParallelFile::write(std::size_t dataset, dist::Range rows, dist::Range colu
       columns.size() * static_cast<std::int64_t>(H5Tget_size(target.type));
   MRP_EXPECT(std::cmp_equal(data.size(), rows.size() * row_bytes));
   if (data.empty()) return;
+  const auto& chunks = target.chunks;
+  if (chunks && chunks->columns == columns.size() && chunks->is_whole(columns)) {
+    write_chunks(*chunks, rows, columns.begin / chunks->columns, data);
+  } else {
+    write_hdf5(target, rows, columns, data);
+  }
+}
+
+void ParallelFile::write_chunks(const ChunkRun& chunks, dist::Range rows, std::int64_t across,
+                                std::span<const std::byte> data) {
+  for (std::int64_t row = rows.begin; row < rows.end;) {
+    const std::int64_t down = row / chunks.rows;
+    const std::int64_t end = std::min((down + 1) * chunks.rows, rows.end);
+    const auto bytes = static_cast<std::size_t>(end - row) * chunks.row_bytes;
+    const auto above = static_cast<std::uint64_t>(row % chunks.rows) * chunks.row_bytes;
+    write_behind(chunks.chunk_begin(down, across) + above, data.first(bytes));
+    data = data.subspan(bytes);
+    row = end;
+  }
+}
+
+void ParallelFile::write_behind(std::uint64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const auto piece = bytes.first(std::min<std::size_t>(bytes.size(), piece_bytes));
+    std::swap(buffers_[0], buffers_[1]);
+    const auto copy = buffers_[0].fit(offset, piece.size());
+    std::copy(piece.begin(), piece.end(), copy.begin());
+    if (under_way_.valid()) under_way_.get();
+    under_way_ =
+        std::async(std::launch::async, [this, offset, copy] { direct_->write(offset, copy); });
+    bytes = bytes.subspan(piece.size());
+    offset += piece.size();
+  }
+}
+
+void ParallelFile::write_hdf5(const Dataset& target, dist::Range rows, dist::Range columns,
+                              std::span<const std::byte> data) {
+  const std::int64_t row_bytes =
+      columns.size() * static_cast<std::int64_t>(H5Tget_size(target.type));
   const std::int64_t step = std::max<std::int64_t>(max_transfer_bytes / row_bytes, 1);
   as_output(path_, [&] {
     const auto file_space = MRP_HDF5_HANDLE(H5Dget_space(target.id.get()), H5Sclose);
@@ -114,6 +168,8 @@ void ParallelFile::write(std::size_t dataset, dist::Range rows, dist::Range colu
 void ParallelFile::finish() {
   MRP_EXPECT(!finished_);
   dist::agree(*comm_, [&] {
+    if (under_way_.valid()) under_way_.get();
+    direct_->sync();
     as_output(path_, [&] {
       for (auto& dataset : datasets_) dataset.id.close();
       // Syncs the bytes of every rank, before rank 0 gives the file its name.

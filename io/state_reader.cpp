@@ -2,10 +2,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "dist/checked_cast.hpp"
 #include "dist/error.hpp"
+#include "io/chunk_reader.hpp"
 #include "io/hdf5_array.hpp"
 #include "io/state_format.hpp"
 #include "io/state_store.hpp"
@@ -45,15 +47,6 @@ Hdf5Handle cached_access() {
   return access;
 }
 
-std::int64_t chunk_rows(hid_t dataset, std::int64_t rows) {
-  const auto properties = MRP_HDF5_HANDLE(H5Dget_create_plist(dataset), H5Pclose);
-  if (H5Pget_layout(properties.get()) != H5D_CHUNKED) return rows;
-  std::array<hsize_t, 2> lengths{};
-  const herr_t dimensions = H5Pget_chunk(properties.get(), 2, lengths.data());
-  check_hdf5(dimensions, "H5Pget_chunk");
-  return static_cast<std::int64_t>(lengths[0]);
-}
-
 }  // namespace
 
 struct StateReader::Impl {
@@ -69,9 +62,11 @@ struct StateReader::Impl {
   Hdf5Handle dataset;
   std::int64_t rows_per_chunk = 1;
   std::vector<bf16> raw;
+  DirectFile direct;
+  std::optional<ChunkReader> chunks;  ///< of the dataset, if its chunks can be read directly
 
   explicit Impl(const std::filesystem::path& file_path)
-      : path(file_path), file(open_hdf5(file_path)) {
+      : path(file_path), file(open_hdf5(file_path)), direct(file_path, DirectFile::Access::read) {
     as_input(path, [&] {
       check_format(file.get(), states_format, states_version);
       fingerprint = read_text_attribute(file.get(), "fingerprint");
@@ -128,8 +123,38 @@ struct StateReader::Impl {
     const auto set_group = open_group(file.get(), set);
     const auto site_group = open_group(set_group.get(), site);
     dataset = open_dataset(site_group.get(), states_name, cached_access().get());
-    rows_per_chunk = chunk_rows(dataset.get(), rows.at(set));
+    const auto run = find_chunk_run(dataset.get());
+    rows_per_chunk = run ? run->rows : rows.at(set);
+    chunks.reset();
+    if (run && run->end() <= std::filesystem::file_size(path)) chunks.emplace(direct, *run);
     current = {set, site};
+  }
+
+  /// Whole columns of chunks.
+  void read_chunks(dist::Range range, dist::Range columns, std::span<float> out) {
+    const ChunkRun& run = chunks->run();
+    const auto width = static_cast<std::size_t>(columns.size());
+    const auto part = static_cast<std::size_t>(run.columns);
+    for (std::int64_t begin = range.begin; begin < range.end;) {
+      const std::int64_t down = begin / run.rows;
+      const std::int64_t end = std::min((down + 1) * run.rows, range.end);
+      for (std::int64_t column = columns.begin; column < columns.end; column += run.columns) {
+        auto bytes = chunks->chunk(down, column / run.columns)
+                         .subspan(static_cast<std::size_t>(begin % run.rows) * run.row_bytes);
+        auto target = out.subspan(static_cast<std::size_t>(column - columns.begin));
+        // A chunk as wide as the block is one piece.
+        const auto rows_at_once = part == width ? end - begin : 1;
+        for (std::int64_t row = begin; row < end; row += rows_at_once) {
+          const auto count = static_cast<std::size_t>(rows_at_once);
+          to_float(dtype, bytes.first(count * run.row_bytes), target.first(count * part));
+          if (row + rows_at_once == end) break;
+          bytes = bytes.subspan(run.row_bytes);
+          target = target.subspan(width);
+        }
+      }
+      out = out.subspan(static_cast<std::size_t>(end - begin) * width);
+      begin = end;
+    }
   }
 
   void read_rows(dist::Range block, dist::Range columns, void* out) const {
@@ -222,7 +247,8 @@ void StateReader::read(const std::string& set, const std::string& site, dist::Ra
   if (out.empty()) return;
   as_input(impl_->path, [&] {
     impl_->select(set, site);
-    impl_->read(rows_wanted, columns, out);
+    const bool whole = impl_->chunks && impl_->chunks->run().is_whole(columns);
+    whole ? impl_->read_chunks(rows_wanted, columns, out) : impl_->read(rows_wanted, columns, out);
   });
 }
 

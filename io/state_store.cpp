@@ -4,11 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 #include <utility>
 
 #include "dist/agree.hpp"
 #include "dist/error.hpp"
+#include "io/direct_file.hpp"
 #include "io/hash.hpp"
 #include "io/parallel_file.hpp"
 #include "io/state_format.hpp"
@@ -18,6 +20,7 @@ namespace mrp::io {
 namespace {
 
 constexpr std::int64_t chunk_bytes = std::int64_t{4} << 20;
+constexpr std::int64_t page = PageBuffer::page;
 
 std::int64_t divide_up(std::int64_t n, std::int64_t d) {
   return (n + d - 1) / d;
@@ -27,12 +30,15 @@ std::int64_t element_bytes(DType dtype) {
   return dtype_bits(dtype) / 8;
 }
 
-/// [rows × slice] of about chunk_bytes, evened out so that the last chunk carries little padding.
+/// [rows × slice] of about chunk_bytes, evened out so that the last chunk carries little padding,
+/// and of whole pages where there is more than one.
 std::array<std::int64_t, 2> chunk_shape(std::int64_t rows, const SiteShape& site, DType dtype) {
   const std::int64_t columns = divide_up(site.width, site.slices);
-  const std::int64_t most =
-      std::max<std::int64_t>(chunk_bytes / (columns * element_bytes(dtype)), 1);
-  return {divide_up(rows, divide_up(rows, most)), columns};
+  const std::int64_t row_bytes = columns * element_bytes(dtype);
+  const std::int64_t most = std::max<std::int64_t>(chunk_bytes / row_bytes, 1);
+  const std::int64_t even = divide_up(rows, divide_up(rows, most));
+  const std::int64_t pages = page / std::gcd(page, row_bytes);  // rows that fill pages
+  return {even == rows ? rows : divide_up(even, pages) * pages, columns};
 }
 
 void check_layout(const StateLayout& layout) {
