@@ -1,43 +1,47 @@
 // Reads a dataset chunk by chunk past HDF5 and the page cache.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <future>
-#include <memory>
-#include <optional>
 #include <span>
-#include <utility>
 
+#include "dist/partition.hpp"
 #include "io/chunk_run.hpp"
 #include "io/direct_file.hpp"
 
 namespace mrp::io {
 
-/// While one chunk is at work the next one below it is read. Not thread-safe.
+/// While one chunk is at work the next two are read: those beside it, then those below. Not
+/// thread-safe.
 class ChunkReader {
  public:
-  /// `file` must outlive the reader and hold all bytes of `run`.
-  ChunkReader(const DirectFile& file, const ChunkRun& run) : file_(&file), run_(run) {}
+  /// Columns of chunks `across` of the run. `file` must outlive the reader and hold all bytes of
+  /// `run`.
+  ChunkReader(const DirectFile& file, const ChunkRun& run, dist::Range across)
+      : file_(&file), run_(run), across_(across) {}
   ChunkReader(const ChunkReader&) = delete;
   ChunkReader& operator=(const ChunkReader&) = delete;
 
-  const ChunkRun& run() const noexcept { return run_; }
+  dist::Range across() const noexcept { return across_; }
   /// The bytes of a chunk, valid until the next call. @throws ResourceError.
   std::span<const std::byte> chunk(std::int64_t down, std::int64_t across);
 
  private:
   struct Slot {
+    std::int64_t step = -1;  ///< of the chunk in reading order; −1: none
     PageBuffer buffer;
-    std::int64_t index = -1;  ///< of the chunk in the run; −1: none
+    std::future<std::span<std::byte>> under_way;  ///< its destructor waits
     std::span<const std::byte> bytes;
   };
-  void read(Slot& slot, std::int64_t index) const;
+  /// The slot of a chunk that is there or under way.
+  Slot& start(std::int64_t step);
 
   const DirectFile* file_;
   ChunkRun run_;
-  Slot current_, next_;
-  std::future<void> under_way_;  ///< of next_; its destructor waits
+  dist::Range across_;
+  std::array<Slot, 3> slots_;
 };
 
 }  // namespace mrp::io

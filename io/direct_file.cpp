@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -36,14 +37,19 @@ std::uint64_t page_ceiling(std::uint64_t offset) {
 
 }  // namespace
 
+void PageBuffer::Unmap::operator()(std::byte* memory) const {
+  ::munmap(memory, bytes);
+}
+
 std::span<std::byte> PageBuffer::fit(std::uint64_t offset, std::uint64_t bytes) {
   const std::uint64_t begin = page_floor(offset);
   const std::uint64_t needed = std::max(page_ceiling(offset + bytes) - begin, page);
-  if (needed > capacity_) {
+  if (!memory_ || needed > memory_.get_deleter().bytes) {
     memory_.reset();
-    memory_.reset(static_cast<std::byte*>(std::aligned_alloc(page, needed)));
-    if (!memory_) throw std::bad_alloc();
-    capacity_ = needed;
+    void* const memory =
+        ::mmap(nullptr, needed, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    memory_ = {static_cast<std::byte*>(memory), Unmap{needed}};
   }
   return {memory_.get() + (offset - begin), static_cast<std::size_t>(bytes)};
 }

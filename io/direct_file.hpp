@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <span>
@@ -12,7 +11,7 @@
 namespace mrp::io {
 
 /// Memory for a part of a file. It lies in a page as the part lies in a page of the file, which
-/// direct transfers ask for.
+/// direct transfers ask for. Given back to the system at once, not to the heap of a thread.
 class PageBuffer {
  public:
   static constexpr std::uint64_t page = 4096;
@@ -22,11 +21,11 @@ class PageBuffer {
   std::span<std::byte> fit(std::uint64_t offset, std::uint64_t bytes);
 
  private:
-  struct Free {
-    void operator()(std::byte* memory) const { std::free(memory); }
+  struct Unmap {
+    std::uint64_t bytes;
+    void operator()(std::byte* memory) const;
   };
-  std::unique_ptr<std::byte, Free> memory_;
-  std::uint64_t capacity_ = 0;
+  std::unique_ptr<std::byte, Unmap> memory_;
 };
 
 /// An existing regular file. Not collective; several processes may fill or read parts side by side.

@@ -36,7 +36,7 @@ ParallelFile::ParallelFile(const std::filesystem::path& path, const dist::Commun
 
 ParallelFile::~ParallelFile() {
   if (finished_) return;
-  if (under_way_.valid()) under_way_.wait();
+  for (Piece& piece : pieces_) piece.under_way = {};
   for (auto& dataset : datasets_) dataset.id.release();
   file_.release();
   if (!comm_->is_root()) return;
@@ -129,15 +129,22 @@ void ParallelFile::write_chunks(const ChunkRun& chunks, dist::Range rows, std::i
 
 void ParallelFile::write_behind(std::uint64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const auto piece = bytes.first(std::min<std::size_t>(bytes.size(), piece_bytes));
-    std::swap(buffers_[0], buffers_[1]);
-    const auto copy = buffers_[0].fit(offset, piece.size());
-    std::copy(piece.begin(), piece.end(), copy.begin());
-    if (under_way_.valid()) under_way_.get();
-    under_way_ =
+    const auto part = bytes.first(std::min<std::size_t>(bytes.size(), piece_bytes));
+    Piece& piece = pieces_[next_piece_];
+    next_piece_ = (next_piece_ + 1) % pieces_.size();
+    if (piece.under_way.valid()) piece.under_way.get();
+    const auto copy = piece.buffer.fit(offset, part.size());
+    std::copy(part.begin(), part.end(), copy.begin());
+    piece.under_way =
         std::async(std::launch::async, [this, offset, copy] { direct_->write(offset, copy); });
-    bytes = bytes.subspan(piece.size());
-    offset += piece.size();
+    bytes = bytes.subspan(part.size());
+    offset += part.size();
+  }
+}
+
+void ParallelFile::wait_for_pieces() {
+  for (Piece& piece : pieces_) {
+    if (piece.under_way.valid()) piece.under_way.get();
   }
 }
 
@@ -168,7 +175,7 @@ void ParallelFile::write_hdf5(const Dataset& target, dist::Range rows, dist::Ran
 void ParallelFile::finish() {
   MRP_EXPECT(!finished_);
   dist::agree(*comm_, [&] {
-    if (under_way_.valid()) under_way_.get();
+    wait_for_pieces();
     direct_->sync();
     as_output(path_, [&] {
       for (auto& dataset : datasets_) dataset.id.close();

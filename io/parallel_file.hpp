@@ -64,9 +64,15 @@ class ParallelFile {
     std::optional<ChunkRun> chunks;
   };
 
+  struct Piece {
+    PageBuffer buffer;
+    std::future<void> under_way;  ///< its destructor waits
+  };
+
   void write_chunks(const ChunkRun& chunks, dist::Range rows, std::int64_t across,
                     std::span<const std::byte> data);
   void write_behind(std::uint64_t offset, std::span<const std::byte> bytes);
+  void wait_for_pieces();
   void write_hdf5(const Dataset& target, dist::Range rows, dist::Range columns,
                   std::span<const std::byte> data);
 
@@ -75,8 +81,8 @@ class ParallelFile {
   Hdf5Handle file_;
   std::vector<Dataset> datasets_;
   std::optional<DirectFile> direct_;
-  std::array<PageBuffer, 2> buffers_;  ///< one is filled while the other is written
-  std::future<void> under_way_;
+  std::array<Piece, 3> pieces_;  ///< one is filled while the others are written
+  std::size_t next_piece_ = 0;
   bool finished_ = false;
 };
 

@@ -63,7 +63,8 @@ struct StateReader::Impl {
   std::int64_t rows_per_chunk = 1;
   std::vector<bf16> raw;
   DirectFile direct;
-  std::optional<ChunkReader> chunks;  ///< of the dataset, if its chunks can be read directly
+  std::optional<ChunkRun> run;  ///< of the dataset, if its chunks can be read directly
+  std::optional<ChunkReader> chunks;
 
   explicit Impl(const std::filesystem::path& file_path)
       : path(file_path), file(open_hdf5(file_path)), direct(file_path, DirectFile::Access::read) {
@@ -123,32 +124,33 @@ struct StateReader::Impl {
     const auto set_group = open_group(file.get(), set);
     const auto site_group = open_group(set_group.get(), site);
     dataset = open_dataset(site_group.get(), states_name, cached_access().get());
-    const auto run = find_chunk_run(dataset.get());
+    run = find_chunk_run(dataset.get());
     rows_per_chunk = run ? run->rows : rows.at(set);
+    if (run && run->end() > std::filesystem::file_size(path)) run.reset();
     chunks.reset();
-    if (run && run->end() <= std::filesystem::file_size(path)) chunks.emplace(direct, *run);
     current = {set, site};
   }
 
   /// Whole columns of chunks.
   void read_chunks(dist::Range range, dist::Range columns, std::span<float> out) {
-    const ChunkRun& run = chunks->run();
+    const dist::Range across{columns.begin / run->columns, columns.end / run->columns};
+    if (!chunks || chunks->across() != across) chunks.emplace(direct, *run, across);
     const auto width = static_cast<std::size_t>(columns.size());
-    const auto part = static_cast<std::size_t>(run.columns);
+    const auto part = static_cast<std::size_t>(run->columns);
     for (std::int64_t begin = range.begin; begin < range.end;) {
-      const std::int64_t down = begin / run.rows;
-      const std::int64_t end = std::min((down + 1) * run.rows, range.end);
-      for (std::int64_t column = columns.begin; column < columns.end; column += run.columns) {
-        auto bytes = chunks->chunk(down, column / run.columns)
-                         .subspan(static_cast<std::size_t>(begin % run.rows) * run.row_bytes);
+      const std::int64_t down = begin / run->rows;
+      const std::int64_t end = std::min((down + 1) * run->rows, range.end);
+      for (std::int64_t column = columns.begin; column < columns.end; column += run->columns) {
+        auto bytes = chunks->chunk(down, column / run->columns)
+                         .subspan(static_cast<std::size_t>(begin % run->rows) * run->row_bytes);
         auto target = out.subspan(static_cast<std::size_t>(column - columns.begin));
         // A chunk as wide as the block is one piece.
         const auto rows_at_once = part == width ? end - begin : 1;
         for (std::int64_t row = begin; row < end; row += rows_at_once) {
           const auto count = static_cast<std::size_t>(rows_at_once);
-          to_float(dtype, bytes.first(count * run.row_bytes), target.first(count * part));
+          to_float(dtype, bytes.first(count * run->row_bytes), target.first(count * part));
           if (row + rows_at_once == end) break;
-          bytes = bytes.subspan(run.row_bytes);
+          bytes = bytes.subspan(run->row_bytes);
           target = target.subspan(width);
         }
       }
@@ -247,7 +249,7 @@ void StateReader::read(const std::string& set, const std::string& site, dist::Ra
   if (out.empty()) return;
   as_input(impl_->path, [&] {
     impl_->select(set, site);
-    const bool whole = impl_->chunks && impl_->chunks->run().is_whole(columns);
+    const bool whole = impl_->run && impl_->run->is_whole(columns);
     whole ? impl_->read_chunks(rows_wanted, columns, out) : impl_->read(rows_wanted, columns, out);
   });
 }

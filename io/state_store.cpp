@@ -19,8 +19,7 @@ namespace mrp::io {
 
 namespace {
 
-constexpr std::int64_t chunk_bytes = std::int64_t{4} << 20;
-constexpr std::int64_t page = PageBuffer::page;
+constexpr std::int64_t chunk_bytes = std::int64_t{8} << 20;
 
 std::int64_t divide_up(std::int64_t n, std::int64_t d) {
   return (n + d - 1) / d;
@@ -32,12 +31,13 @@ std::int64_t element_bytes(DType dtype) {
 
 /// [rows × slice] of about chunk_bytes, evened out so that the last chunk carries little padding,
 /// and of whole pages where there is more than one.
-std::array<std::int64_t, 2> chunk_shape(std::int64_t rows, const SiteShape& site, DType dtype) {
+std::array<std::int64_t, 2> chunk_shape(std::int64_t rows, const SiteShape& site,
+                                        const StateLayout& layout) {
   const std::int64_t columns = divide_up(site.width, site.slices);
-  const std::int64_t row_bytes = columns * element_bytes(dtype);
+  const std::int64_t row_bytes = columns * element_bytes(layout.dtype);
   const std::int64_t most = std::max<std::int64_t>(chunk_bytes / row_bytes, 1);
   const std::int64_t even = divide_up(rows, divide_up(rows, most));
-  const std::int64_t pages = page / std::gcd(page, row_bytes);  // rows that fill pages
+  const std::int64_t pages = layout.page_rows(site);
   return {even == rows ? rows : divide_up(even, pages) * pages, columns};
 }
 
@@ -83,13 +83,18 @@ std::uint64_t StateLayout::bytes() const {
     sum += static_cast<std::uint64_t>(rows) * sizeof(rows_of_set[0]);
     if (rows == 0) continue;
     for (const auto& site : sites) {
-      const auto [height, columns] = chunk_shape(rows, site, dtype);
+      const auto [height, columns] = chunk_shape(rows, site, *this);
       sum += static_cast<std::uint64_t>(divide_up(rows, height) * height *
                                         divide_up(site.width, columns) * columns *
                                         element_bytes(dtype));
     }
   }
   return sum;
+}
+
+std::int64_t StateLayout::page_rows(const SiteShape& site) const {
+  constexpr auto page = static_cast<std::int64_t>(PageBuffer::page);
+  return page / std::gcd(page, divide_up(site.width, site.slices) * element_bytes(dtype));
 }
 
 struct StateWriter::Impl {
@@ -109,7 +114,7 @@ struct StateWriter::Impl {
     if (is_root) file.write(dataset, {0, rows}, {0, 2}, std::as_bytes(std::span(positions)));
     for (const auto& site : layout.sites) {
       const auto site_group = create_group(group.get(), site.site);
-      const auto chunk = chunk_shape(rows, site, dtype);
+      const auto chunk = chunk_shape(rows, site, layout);
       datasets.emplace(
           std::pair(set, site.site),
           file.add_dataset(site_group.get(), states_name, state_type(dtype), {rows, site.width},

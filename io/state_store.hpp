@@ -3,9 +3,8 @@
 //
 //   /                           attributes: format "mrp.states", version, fingerprint
 //   /<set>/positions            i64 [N × 2]: (sequence, position) of each row
-//   /<set>/<site>/hidden_states bf16 or f32 [N × width], chunks of about 4 MiB [rows × slice], so
-//   that
-//                               what a rank writes is contiguous on disk
+//   /<set>/<site>/hidden_states bf16 or f32 [N × width], chunks of about 8 MiB [rows × slice], so
+//                               that what a rank writes is contiguous on disk
 #pragma once
 
 #include <array>
@@ -37,6 +36,9 @@ struct StateLayout {
 
   /// Size of the data on disk, padding of the last chunks included.
   std::uint64_t bytes() const;
+  /// Rows of a slice that fill whole pages of the file: blocks that begin and end at a multiple of
+  /// them are written fastest.
+  std::int64_t page_rows(const SiteShape& site) const;
 };
 
 /// One file written by many ranks. It appears under its name in finish() or not at all.

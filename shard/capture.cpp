@@ -74,13 +74,14 @@ io::DType file_type(torch::ScalarType dtype) {
 /// on it: the forward pass of the others waits for this rank's part in the collectives.
 class RowSink {
  public:
-  RowSink(io::StateWriter& writer, const SetPlan& plan, const std::vector<Site>& sites,
-          const CausalLM& model, dist::Timers& timers)
+  RowSink(io::StateWriter& writer, const io::StateLayout& file, const SetPlan& plan,
+          const std::vector<Site>& sites, const CausalLM& model, dist::Timers& timers)
       : writer_(&writer), plan_(&plan), timers_(&timers) {
     const TensorCollectives& ranks = model.collectives();
-    for (const Site& site : sites) {
-      const std::int64_t width = site.width(model.config());
-      buffers_[site] = {dist::slice(width, ranks.size(), ranks.rank()), 0, 0, {}};
+    for (std::size_t i = 0; i < sites.size(); ++i) {
+      const io::SiteShape& shape = file.sites[i];
+      buffers_[sites[i]] = {
+          dist::slice(shape.width, ranks.size(), ranks.rank()), file.page_rows(shape), 0, 0, {}};
     }
     limit_ = std::min(kSiteBufferBytes, kAllBufferBytes / static_cast<std::int64_t>(sites.size()));
   }
@@ -112,14 +113,16 @@ class RowSink {
       append(buffer, rows.cpu().contiguous());
       if (std::ssize(buffer.bytes) < limit_) return;
       const dist::Timers::Scope scope(*timers_, "write");
-      flush(site, buffer);
+      // Up to the end of a page; the rest goes with what follows.
+      const std::int64_t rest = (buffer.first_row + buffer.rows) % buffer.page_rows;
+      flush(site, buffer, std::max<std::int64_t>(buffer.rows - rest, 0));
     } catch (...) {
       failure_ = std::current_exception();
     }
   }
 
   void flush_all() {
-    for (auto& [site, buffer] : buffers_) flush(site, buffer);
+    for (auto& [site, buffer] : buffers_) flush(site, buffer, buffer.rows);
   }
 
   std::exception_ptr failure() const { return failure_; }
@@ -127,6 +130,7 @@ class RowSink {
  private:
   struct Buffer {
     dist::Range columns;
+    std::int64_t page_rows = 1;  ///< see io::StateLayout
     std::int64_t first_row = 0;
     std::int64_t rows = 0;
     std::vector<std::byte> bytes;
@@ -139,13 +143,17 @@ class RowSink {
     buffer.bytes.insert(buffer.bytes.end(), data, data + rows.nbytes());
   }
 
-  void flush(const Site& site, Buffer& buffer) {
-    if (buffer.rows == 0) return;
-    writer_->write(plan_->set->name, site.name(),
-                   {buffer.first_row, buffer.first_row + buffer.rows}, buffer.columns,
-                   buffer.bytes);
-    buffer.rows = 0;
-    buffer.bytes.clear();
+  /// The first `rows` of the buffer.
+  void flush(const Site& site, Buffer& buffer, std::int64_t rows) {
+    if (rows == 0) return;
+    const std::size_t bytes = buffer.bytes.size() / static_cast<std::size_t>(buffer.rows) *
+                              static_cast<std::size_t>(rows);
+    writer_->write(plan_->set->name, site.name(), {buffer.first_row, buffer.first_row + rows},
+                   buffer.columns, std::span(buffer.bytes).first(bytes));
+    buffer.first_row += rows;
+    buffer.rows -= rows;
+    buffer.bytes.erase(buffer.bytes.begin(),
+                       buffer.bytes.begin() + static_cast<std::ptrdiff_t>(bytes));
   }
 
   void check_finite(const Site& site, const torch::Tensor& rows) const {
@@ -174,9 +182,10 @@ class RowSink {
 
 /// Collective over the world. All data ranks go round by round so that a failure stops all of them.
 void capture_set(const CausalLM& model, const dist::ParallelLayout& layout, const SetPlan& plan,
-                 const std::vector<Site>& sites, io::StateWriter& writer, dist::Timers& timers) {
+                 const std::vector<Site>& sites, const io::StateLayout& file,
+                 io::StateWriter& writer, dist::Timers& timers) {
   const io::Sequences& sequences = plan.set->items;
-  RowSink sink(writer, plan, sites, model, timers);
+  RowSink sink(writer, file, plan, sites, model, timers);
   const SiteHook hook = [&](const Site& site, const torch::Tensor& states) {
     sink.add(site, states);
     return std::optional<torch::Tensor>();
@@ -226,7 +235,7 @@ void capture(const CausalLM& model, const dist::ParallelLayout& layout,
   });
   for (const SetPlan& plan : plans) file.positions[plan.set->name] = plan.positions;
   io::StateWriter writer(output, file, options.fingerprint, layout.world());
-  for (const SetPlan& plan : plans) capture_set(model, layout, plan, sites, writer, timers);
+  for (const SetPlan& plan : plans) capture_set(model, layout, plan, sites, file, writer, timers);
   writer.finish();
 }
 

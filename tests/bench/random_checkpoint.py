@@ -1,6 +1,6 @@
 """Write a Llama checkpoint of real shape with random weights, for measuring time and memory.
 
-    python tests/bench/random_checkpoint.py --shape 1.1b --tokenizer MODEL --output DIR
+    python tests/bench/random_checkpoint.py --shape 1.1b [--tokenizer MODEL] --output DIR
 """
 import argparse
 import json
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 # hidden, layers, intermediate, heads, kv heads, vocabulary
-SHAPES = {"1.1b": (2048, 22, 5632, 32, 4, 32000),
+SHAPES = {"tiny": (64, 2, 128, 4, 2, 256), "1.1b": (2048, 22, 5632, 32, 4, 32000),
           "8b": (4096, 32, 14336, 32, 8, 128256),
           "70b-4-layers": (8192, 4, 28672, 64, 8, 128256)}
 
@@ -59,7 +59,7 @@ def random_tensor(shape, generator):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="1.1b")
-    parser.add_argument("--tokenizer", type=pathlib.Path, required=True, help="checkpoint that lends its tokenizer")
+    parser.add_argument("--tokenizer", type=pathlib.Path, help="checkpoint that lends its tokenizer")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     parser.add_argument("--shard-megabytes", type=int, default=500)
     arguments = parser.parse_args()
@@ -86,7 +86,7 @@ def main():
               "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False, "dtype": "bfloat16",
               "hidden_act": "silu", "bos_token_id": 0, "eos_token_id": 1}
     (arguments.output / "config.json").write_text(json.dumps(config, indent=2))
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json") if arguments.tokenizer else ():
         shutil.copy(arguments.tokenizer / name, arguments.output / name)
 
 

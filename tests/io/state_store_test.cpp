@@ -172,7 +172,7 @@ TEST_F(StateStoreTest, special_values_keep_their_bits) {
 }
 
 TEST_F(StateStoreTest, rows_of_many_chunks_and_many_buffers) {
-  // 4 MiB chunks of 1024 rows; columns of half a slice; more floats than one buffer of 64 MiB.
+  // Chunks of 8 MiB; columns of half a slice; more floats than one buffer of 64 MiB.
   StateLayout layout;
   layout.positions["forget"].resize(9001);
   layout.sites = {{"wide", 2048, 1}};

@@ -54,7 +54,8 @@ void for_blocks(const io::StateLayout& layout, const dist::Communicator& comm, W
   const auto rows = std::ssize(layout.positions.at("retain"));
   for (const io::SiteShape& site : layout.sites) {
     const dist::Range columns = dist::slice(site.width, comm.size(), comm.rank());
-    const std::int64_t step = kBlockBytes / (2 * columns.size());
+    const std::int64_t pages = layout.page_rows(site);
+    const std::int64_t step = kBlockBytes / (2 * columns.size()) / pages * pages;
     for (std::int64_t row = 0; row < rows; row += step) {
       work(site.site, dist::Range{row, std::min(row + step, rows)}, columns);
     }
