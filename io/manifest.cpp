@@ -108,7 +108,7 @@ Manifest Manifest::read(const std::filesystem::path& path) {
   const JsonObject root(parsed, source);
   if (root.text("format") != format) root.refuse("format", fmt::format("\"{}\"", format));
   root.integer("version", version, version);
-  root.allow_only({"format", "version", "stages", "tensors"});
+  root.allow_only({"format", "version", "stages", "tensors", "compared"});
   Manifest manifest;
   const auto stages = root.object("stages");
   for (const auto& name : stages.keys()) {
@@ -118,6 +118,7 @@ Manifest Manifest::read(const std::filesystem::path& path) {
   for (const auto& name : tensors.keys()) {
     manifest.tensors.emplace(name, read_tensor(tensors.object(name)));
   }
+  if (root.has("compared")) manifest.compared = root.text("compared");
   return manifest;
 }
 
@@ -129,6 +130,7 @@ void Manifest::write(const std::filesystem::path& path) const {
                {"tensors", json::object()}};
   for (const auto& [name, stage] : stages) root["stages"][name] = to_json(stage, name);
   for (const auto& [name, tensor] : tensors) root["tensors"][name] = to_json(tensor, name);
+  if (!compared.empty()) root["compared"] = compared;
   write_text(path, root.dump(2) + "\n");
 }
 

@@ -30,6 +30,7 @@ struct TensorRecord {
 struct Manifest {
   std::map<std::string, StageRecord> stages;
   std::map<std::string, TensorRecord> tensors;
+  std::string compared;  ///< fingerprint of the continued checkpoint whose weights were compared
 
   /// An empty manifest if there is no file. @throws InputError if it cannot be parsed.
   static Manifest read(const std::filesystem::path& path);

@@ -16,7 +16,7 @@ struct StoredSubspace {
   std::int64_t k = 0;
   std::vector<double> a;
   std::vector<double> b;
-  std::vector<double> eigenvalues;  ///< all that were computed, descending (at least k)
+  std::vector<double> eigenvalues;  ///< all that were computed, descending
   double null_edge = 0;             ///< eigenvalues above it count as signal; 0 if not measured
   double retain_distortion = 0;     ///< E‖h − P h‖² / E‖h‖² over retain states
   double forget_removed = 0;        ///< the same over forget states

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <utility>
 
 #include "dist/error.hpp"
@@ -220,6 +221,31 @@ std::span<const std::int32_t> TokenSet::letters(std::int64_t i) const {
   const auto begin = static_cast<std::size_t>(letter_offsets[std::size_t(i)]);
   const auto end = static_cast<std::size_t>(letter_offsets[std::size_t(i) + 1]);
   return std::span(letter_token_ids).subspan(begin, end - begin);
+}
+
+void TokenSet::append(const TokenSet& other, std::span<const std::int64_t> chosen) {
+  zlib_bytes.clear();
+  std::map<std::int64_t, std::int64_t> place;  // of the items of `other` in this set
+  for (const std::int64_t i : chosen) {
+    const auto at = static_cast<std::size_t>(i);
+    place[i] = std::ssize(ids);
+    items.append(other.items.tokens(i), other.items.mask(i));
+    ids.push_back(other.ids[at]);
+    answer_index.push_back(other.answer_index[at]);
+    letter_position.push_back(other.letter_position[at]);
+    std::ranges::copy(other.letters(i), std::back_inserter(letter_token_ids));
+    letter_offsets.push_back(std::ssize(letter_token_ids));
+  }
+  for (std::size_t o = 0; o < other.options.item.size(); ++o) {
+    const auto found = place.find(other.options.item[o]);
+    if (found == place.end()) continue;
+    const auto option = static_cast<std::int64_t>(o);
+    options.sequences.append(other.options.sequences.tokens(option),
+                             other.options.sequences.mask(option));
+    options.item.push_back(found->second);
+    options.choice.push_back(other.options.choice[o]);
+    options.form.push_back(other.options.form[o]);
+  }
 }
 
 TokenDataset TokenDataset::read(const std::filesystem::path& path) {

@@ -55,7 +55,7 @@ struct TokenSet {
   std::string source;                      ///< file name it was made from
   Sequences items;                         ///< n sequences
   std::vector<std::string> ids;            ///< [n]
-  std::vector<std::int64_t> zlib_bytes;    ///< [n], of the text under zlib; empty: not known
+  std::vector<std::int64_t> zlib_bytes;    ///< [n], of the text under zlib; empty: not all known
   std::vector<std::int32_t> answer_index;  ///< [n], −1 without choices
   std::vector<std::int64_t>
       letter_position;  ///< [n], position that predicts the letter, −1 if none
@@ -68,6 +68,8 @@ struct TokenSet {
   /// Whether item i asks for a letter, and which are valid.
   bool asks_for_letter(std::int64_t i) const;
   std::span<const std::int32_t> letters(std::int64_t i) const;
+  /// These items of `other`, in their order, with their options.
+  void append(const TokenSet& other, std::span<const std::int64_t> chosen);
   bool operator==(const TokenSet&) const = default;
 };
 

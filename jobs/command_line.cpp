@@ -13,6 +13,7 @@
 #include "dist/error.hpp"
 #include "dist/log.hpp"
 #include "io/file.hpp"
+#include "jobs/continuation.hpp"
 #include "jobs/failure.hpp"
 #include "jobs/model_setup.hpp"
 #include "jobs/stages.hpp"
@@ -81,10 +82,23 @@ bool parse(int argc, char** argv, const dist::Communicator& world, Request& requ
   return true;
 }
 
+/// Collective. Once for each state of the checkpoint that the job goes on from.
+void compare_continued(Job& job) {
+  const std::string& base = job.expected.at("base");
+  if (job.config.continued.empty() || job.world->broadcast(job.manifest.compared) == base) return;
+  require_unmodified(job.config.model, *job.world);
+  dist::agree(*job.world, [&] {
+    if (!job.world->is_root()) return;
+    job.manifest.compared = base;
+    job.manifest.write(job.work.manifest());
+  });
+}
+
 void run_job(const Request& request, const dist::Communicator& world, int threads) {
   const std::string text = world.broadcast(dist::agree(
       world, [&] { return world.is_root() ? io::read_text(request.path) : std::string(); }));
-  const JobConfig config = parse_job(request.path, text, request.overrides);
+  const JobConfig config =
+      dist::agree(world, [&] { return parse_job(request.path, text, request.overrides); });
   Job job{config, Workspace(config.work), &world, threads, request.force, {}, {}, {}};
   std::optional<WorkLock> lock;
   const auto expected = dist::agree(world, [&] {
@@ -98,6 +112,7 @@ void run_job(const Request& request, const dist::Communicator& world, int thread
   });
   job.expected = nlohmann::json::parse(world.broadcast(expected.dump()));
 
+  compare_continued(job);
   const auto& stages = all_stages();
   for (std::size_t i = 0; i < stages.size(); ++i) {
     const bool asked = request.command == stages[i].name;

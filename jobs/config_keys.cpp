@@ -4,6 +4,7 @@
 #include <set>
 #include <utility>
 
+#include "jobs/continuation.hpp"
 #include "jobs/key_types.hpp"
 #include "shard/capture.hpp"
 
@@ -54,7 +55,8 @@ Key layers_key() {
 }
 
 Key evaluate_key() {
-  Key key{"data.evaluate.*", "a path (names: letters, digits and _, not forget or retain)",
+  Key key{"data.evaluate.*",
+          "a path (names: letters, digits and _, not forget, retain or earlier_…)",
           "further JSONL files that `evaluate` measures, by name"};
   key.standard = "none";
   key.bind = [](JobConfig& config, const std::string& name, const YAML::Node& node) {
@@ -62,7 +64,7 @@ Key evaluate_key() {
       return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
     };
     if (name.empty() || !std::all_of(name.begin(), name.end(), plain) || name[0] == '_' ||
-        (name[0] >= '0' && name[0] <= '9') || name == "forget" || name == "retain" ||
+        (name[0] >= '0' && name[0] <= '9') || is_forgotten(name) || name == "retain" ||
         !node.IsScalar() || node.Scalar().empty()) {
       return false;
     }
@@ -235,6 +237,10 @@ std::vector<Key> make_keys() {
     std::move(more.begin(), more.end(), std::back_inserter(all));
   };
   add({preset_key()});
+  add({path_of("continue", MRP_FIELD(continued), false,
+               "instead of model: unlearned checkpoint, or work directory of its job, that this "
+               "further request goes on from")});
+  all.back().standard = "none";
   add({path_of("model", MRP_FIELD(model), true, "checkpoint in the Hugging Face layout"),
        path_of("output", MRP_FIELD(output), true, "directory of the unlearned checkpoint"),
        path_of("work", MRP_FIELD(work), false, "directory of everything in between")});

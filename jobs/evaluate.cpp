@@ -8,6 +8,7 @@
 
 #include "dist/agree.hpp"
 #include "dist/log.hpp"
+#include "jobs/continuation.hpp"
 #include "jobs/metrics_file.hpp"
 #include "jobs/metrics_summary.hpp"
 #include "jobs/model_setup.hpp"
@@ -32,10 +33,19 @@ std::string measured_from(const Job& job, const Side& side, const std::string& s
                            nlohmann::json::array({side.made_of, job.expected.at("set." + set)}));
 }
 
+std::vector<std::string> set_names(const Job& job) {
+  constexpr std::string_view kPrefix = "set.";
+  std::vector<std::string> names;
+  for (const auto& [artefact, fingerprint] : job.expected) {
+    if (artefact.starts_with(kPrefix)) names.push_back(artefact.substr(kPrefix.size()));
+  }
+  return names;
+}
+
 /// Names of the sets that `file` has no current metrics of. Collective: rank 0 knows.
 std::vector<std::string> missing_sets(const Job& job, const Side& side, const MetricsFile& file) {
   nlohmann::json missing = nlohmann::json::array();
-  for (const auto& [set, path] : job.config.sets()) {
+  for (const std::string& set : set_names(job)) {
     const auto sides = file.sets.find(set);
     const bool current =
         sides != file.sets.end() && sides->second.contains(side.name) &&
@@ -79,7 +89,7 @@ void measure(Job& job, const Side& side, const shard::CausalLM& model,
   if (job.config.evaluate.generate) add_rouge(job, model, layout, tokens, measured);
   if (!job.world->is_root()) return;
   for (auto& [set, found] : measured) {
-    summarise(found, set == "forget");
+    summarise(found, is_forgotten(set));
     file.sets[set][side.name] = std::move(found);
   }
 }
@@ -127,7 +137,7 @@ void evaluate(Job& job) {
   file.fingerprint.clear();  // until everything is measured
   file.comparison.clear();
   std::erase_if(file.sets,
-                [&](const auto& entry) { return !job.config.sets().contains(entry.first); });
+                [&](const auto& entry) { return !job.expected.contains("set." + entry.first); });
   const auto sides = sides_of(job, file);
   for (auto& [set, measured] : file.sets) {
     std::erase_if(measured, [&](const auto& entry) {

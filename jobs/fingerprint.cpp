@@ -9,6 +9,7 @@
 #include "io/checkpoint.hpp"
 #include "io/file.hpp"
 #include "io/hash.hpp"
+#include "jobs/continuation.hpp"
 
 namespace mrp::jobs {
 namespace {
@@ -81,17 +82,25 @@ Fingerprints expected_fingerprints(const JobConfig& config) {
     for (const char* key : keys) picked[key] = all.at(key);
     return picked;
   };
+  // Among the sets that training reads: what was forgotten before must stay so.
+  json earlier = json::array();
+  for (const auto& [name, set] : earlier_requests(config)) {
+    sets[name] = result["set." + name] = digest(set);
+    earlier.push_back(sets[name]);
+  }
   result["prepare"] = stage_fingerprint("prepare", data.at("overlap_limit"), sets);
   // These read two sets of tokens.h5: that a further set joined the file does not concern them.
   const json fitted_on = json::array({result["base"], result["set.forget"], result["set.retain"]});
   json edits = json::array({result["base"]});
   if (config.project) {
     result["capture"] = stage_fingerprint("capture", pick({"sites", "compute"}), fitted_on);
-    result["solve"] = stage_fingerprint("solve", pick({"subspace", "seed"}), result["capture"]);
+    const json solved_from =
+        json::array({result["capture"], earlier_subspaces(config).fingerprint});
+    result["solve"] = stage_fingerprint("solve", pick({"subspace", "seed"}), solved_from);
     edits.push_back(result["solve"]);
   }
   if (config.refine.train != JobConfig::Train::none) {
-    json trained_on = json::array({fitted_on, edits});
+    json trained_on = json::array({fitted_on, edits, earlier});
     if (config.refine.samples > 0) {
       json sampling = pick({"seed", "compute"});
       for (const char* key : {"samples", "sample_tokens"}) sampling[key] = all.at("refine").at(key);

@@ -9,6 +9,7 @@
 
 #include "dist/error.hpp"
 #include "jobs/config_keys.hpp"
+#include "jobs/continuation.hpp"
 
 namespace mrp::jobs {
 namespace {
@@ -102,10 +103,16 @@ class Binder {
     entry(path, load(assignment.substr(equals + 1), override_), YAML::Mark());
   }
 
-  /// Reports the first required key that no source gave.
+  /// Reports the first required key that no source gave, or two that exclude each other.
   void require_all() const {
+    if (bound_.contains("model") && bound_.contains("continue")) {
+      throw dist::UsageError(file_ +
+                             ": model and continue are both given; continue names the "
+                             "checkpoint already, remove model");
+    }
     for (const Key& key : keys()) {
       if (!key.required || bound_.contains(key.path)) continue;
+      if (key.path == "model" && bound_.contains("continue")) continue;
       const auto parent = sections_.find(key.path.substr(0, key.path.find('.')));
       throw dist::UsageError(fmt::format("{}: required key \"{}\" is missing; add it ({}: {})",
                                          place(parent == sections_.end() ? root_ : parent->second),
@@ -204,6 +211,12 @@ bool is_within(const fs::path& path, const fs::path& folder) {
 
 void resolve_paths(JobConfig& config, const fs::path& file) {
   const fs::path folder = fs::absolute(file).parent_path();
+  if (!config.continued.empty()) {
+    config.continued = resolve(folder, config.continued);
+    const Continuation found = find_continuation(config.continued);
+    config.model = found.checkpoint;
+    config.earlier_work = found.work;
+  }
   for (fs::path* path : {&config.model, &config.output, &config.data.forget, &config.data.retain}) {
     *path = resolve(folder, *path);
   }

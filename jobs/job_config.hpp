@@ -27,6 +27,8 @@ enum class Preset { reliable, fast, paper };
 struct JobConfig {
   Preset preset = Preset::reliable;  ///< what the defaults of the other keys are
   std::filesystem::path model;
+  std::filesystem::path continued;     ///< instead of a model: see continuation.hpp
+  std::filesystem::path earlier_work;  ///< work directory of what is continued; empty if gone
   std::filesystem::path output;
   std::filesystem::path work;
 

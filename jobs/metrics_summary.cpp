@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "jobs/continuation.hpp"
 #include "jobs/statistics.hpp"
 
 namespace mrp::jobs {
@@ -88,7 +89,7 @@ void add_utility(const std::string& set, const json& measured, json& numbers) {
 json model_utility(const MetricsFile& file, const std::string& holdout) {
   json result = json::object();
   for (const auto& [set, sides] : file.sets) {
-    if (set == "forget" || set == holdout) continue;
+    if (is_forgotten(set) || set == holdout) continue;
     for (const auto& [side, measured] : sides) add_utility(set, measured, result[side]["of"]);
   }
   for (json& side : result) {

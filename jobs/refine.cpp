@@ -11,9 +11,11 @@
 #include "dist/log.hpp"
 #include "io/delta_store.hpp"
 #include "io/file.hpp"
+#include "jobs/continuation.hpp"
 #include "jobs/model_setup.hpp"
 #include "jobs/refine_setup.hpp"
 #include "jobs/stages.hpp"
+#include "shard/batches.hpp"
 #include "shard/train/examples.hpp"
 #include "shard/train/saved_state.hpp"
 
@@ -110,6 +112,27 @@ void write_deltas(shard::Trainable& trainable, const dist::ParallelLayout& layou
   writer.finish();
 }
 
+/// `set` and what earlier requests made the model forget, which is to stay as it is.
+io::TokenSet with_earlier(io::TokenSet set, const io::TokenDataset& tokens) {
+  for (const auto& [name, earlier] : tokens.sets) {
+    if (name != "forget" && is_forgotten(name)) {
+      set.append(earlier, shard::all_items(earlier.items.count()));
+    }
+  }
+  return set;
+}
+
+/// On which the logits of the original are kept; nothing where there is nothing.
+std::optional<io::TokenSet> matched_set(const Job& job, const io::TokenDataset& tokens) {
+  io::TokenSet samples;
+  if (has_stage(job, "sample")) {
+    samples = io::TokenDataset::read(job.work.samples()).set("samples");
+  }
+  io::TokenSet set = with_earlier(std::move(samples), tokens);
+  if (set.items.count() == 0) return std::nullopt;
+  return set;
+}
+
 /// Says where alternatives come from that no record has.
 void log_substitutes(const Job& job, const io::TokenSet& forget) {
   const auto loss = job.config.refine.forget_loss;
@@ -135,11 +158,9 @@ void refine(Job& job) {
   shard::CausalLM model(checkpoint, config, layout, model_options(job));
   const io::TokenSet& forget = tokens.set("forget");
   const io::TokenSet& retain = tokens.set("retain");
-  const auto samples = dist::agree(world, [&] {
-    return has_stage(job, "sample") ? std::optional(io::TokenDataset::read(job.work.samples()))
-                                    : std::nullopt;
-  });
-  shard::Trainable trainable(model, trainable_options(job, model, layout, retain));
+  const auto matched = dist::agree(world, [&] { return matched_set(job, tokens); });
+  shard::Trainable trainable(model,
+                             trainable_options(job, model, layout, with_earlier(retain, tokens)));
   const shard::RefineOptions options = refine_options(job);
   dist::log::info(fmt::format("refine: {} numbers are trained on this rank, {} steps",
                               trainable.count(), options.steps));
@@ -147,8 +168,8 @@ void refine(Job& job) {
   StepLog log(job, options.steps);
   {
     const dist::Timers::Scope scope(job.timers, "train");
-    shard::refine(trainable, layout, forget, retain, samples ? &samples->set("samples") : nullptr,
-                  options, [&](const shard::RefineStep& step) { log.add(step); });
+    shard::refine(trainable, layout, forget, retain, matched ? &*matched : nullptr, options,
+                  [&](const shard::RefineStep& step) { log.add(step); });
   }
   const dist::Timers::Scope scope(job.timers, "write");
   write_deltas(trainable, layout, job);

@@ -99,7 +99,7 @@ std::map<shard::Site, torch::Tensor> initial_projections(const Job& job,
 
 shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model,
                                           const dist::ParallelLayout& layout,
-                                          const io::TokenSet& retain) {
+                                          const io::TokenSet& kept) {
   const auto& refine = job.config.refine;
   shard::TrainableOptions options;
   options.form = train_form(refine.train);
@@ -114,7 +114,7 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
       refine.train == Train::subspace || (refine.train == Train::lora && refine.lora_confined);
   if (!confined) return options;
   for (const auto& [site, moments] :
-       shard::input_moments(model, layout, retain, job.config.parallel.batch_tokens)) {
+       shard::input_moments(model, layout, kept, job.config.parallel.batch_tokens)) {
     const std::int64_t width = moments.size(0);
     options.confinement[site] =
         shard::soft_confinement(moments, refine.softness, width > kAllDirections ? width / 8 : 0);

@@ -7,6 +7,7 @@
 #include "dist/log.hpp"
 #include "io/state_store.hpp"
 #include "io/subspace_store.hpp"
+#include "jobs/continuation.hpp"
 #include "jobs/model_setup.hpp"
 #include "jobs/stages.hpp"
 #include "jobs/subspace_gather.hpp"
@@ -49,12 +50,15 @@ struct Problems {
   std::vector<std::string> sites;
   std::vector<std::int64_t> forget_sequences, retain_sequences;
   std::vector<int> assignment;  ///< see solver::assign
+  io::SubspaceFile earlier;     ///< what is folded already
 
-  Problems(const std::filesystem::path& states, int ranks, std::uint64_t memory_limit)
+  Problems(const std::filesystem::path& states, io::SubspaceFile folded, int ranks,
+           std::uint64_t memory_limit)
       : reader(states),
         sites(reader.sites()),
         forget_sequences(sequences_of(reader, "forget")),
-        retain_sequences(sequences_of(reader, "retain")) {
+        retain_sequences(sequences_of(reader, "retain")),
+        earlier(std::move(folded)) {
     std::vector<solver::Problem> sizes;
     for (const std::string& site : sites) {
       sizes.push_back({reader.width(site), reader.rows("forget") + reader.rows("retain")});
@@ -62,12 +66,26 @@ struct Problems {
     assignment = solver::assign(sizes, ranks, memory_limit);
   }
 
+  solver::Tall earlier_kernel(const std::string& site) const {
+    const auto found = earlier.sites.find(site);
+    if (found == earlier.sites.end()) return {};
+    const auto& [name, stored] = *found;
+    solver::Tall kernel(stored.width, stored.k);
+    for (std::int64_t row = 0; row < stored.width; ++row) {
+      for (std::int64_t column = 0; column < stored.k; ++column) {
+        kernel(row, column) = stored.a[static_cast<std::size_t>(row * stored.k + column)];
+      }
+    }
+    return kernel;
+  }
+
   SolvedSite solve(std::size_t i, const solver::BlacsGrid& grid,
                    const solver::SubspaceOptions& options) const {
     const auto start = std::chrono::steady_clock::now();
     const SiteStates forget(reader, "forget", sites[i], forget_sequences);
     const SiteStates retain(reader, "retain", sites[i], retain_sequences);
-    SolvedSite solved{i, 0, solver::find_subspace(grid, forget, retain, options)};
+    SolvedSite solved{
+        i, 0, solver::find_subspace(grid, forget, retain, options, earlier_kernel(sites[i]))};
     solved.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return solved;
@@ -109,8 +127,9 @@ void solve(Job& job) {
   const dist::Communicator& world = *job.world;
   solver::set_threads(job.threads);
   const std::uint64_t memory = memory_share(world) / 2;
-  const Problems problems =
-      dist::agree(world, [&] { return Problems(job.work.states(), world.size(), memory); });
+  const Problems problems = dist::agree(world, [&] {
+    return Problems(job.work.states(), earlier_subspaces(job.config), world.size(), memory);
+  });
   const auto on = [&](int rank) {
     return std::count(problems.assignment.begin(), problems.assignment.end(), rank);
   };

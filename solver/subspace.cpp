@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <span>
+#include <utility>
 
 #include "dist/error.hpp"
 #include "solver/null_edge.hpp"
@@ -96,6 +97,30 @@ Choice choose_directions(Space& space, const Pool& pool, const SubspaceOptions& 
   return choice;
 }
 
+// With a kernel that spans the columns of `earlier` as well; what the directions have in common
+// with these counts once.
+Directions nest(const Tall& earlier, Directions directions) {
+  constexpr double least = 1e-6;  // of the square of a unit vector that is new
+  MRP_EXPECT(directions.kernel.columns == 0 || directions.kernel.rows == earlier.rows);
+  Tall all = orthonormal(earlier);
+  Tall fresh = orthonormal(std::move(directions.kernel));
+  for (int pass = 0; pass < 2 && fresh.columns > 0; ++pass) {
+    const Tall common = multiply(all, cross(all, fresh));
+    for (std::size_t i = 0; i < fresh.values.size(); ++i) fresh.values[i] -= common.values[i];
+  }
+  Tall vectors = cross(fresh, fresh);
+  const auto squares = diagonalise(vectors);
+  const auto count =
+      std::count_if(squares.begin(), squares.end(), [](double square) { return square > least; });
+  fresh = orthonormal(multiply(fresh, leading_columns(vectors, count)));
+  all.values.insert(all.values.end(), fresh.values.begin(), fresh.values.end());
+  all.columns += count;
+  Directions result;
+  result.values = std::move(directions.values);
+  result.kernel = std::move(all);
+  return result;
+}
+
 std::vector<double> row_major(const Tall& a) {
   std::vector<double> values;
   values.reserve(a.values.size());
@@ -126,7 +151,7 @@ Route choose_route(std::int64_t width, std::int64_t forget_rows, std::int64_t re
 }
 
 Subspace find_subspace(const BlacsGrid& grid, const StateSource& forget, const StateSource& retain,
-                       const SubspaceOptions& options) {
+                       const SubspaceOptions& options, const Tall& earlier) {
   check(options);
   const Pool pool(forget, retain);
   Subspace subspace;
@@ -139,7 +164,8 @@ Subspace find_subspace(const BlacsGrid& grid, const StateSource& forget, const S
                          : make_sample_space(grid, pool, options.ridge);
   check(*space);
 
-  const Choice choice = choose_directions(*space, pool, options);
+  Choice choice = choose_directions(*space, pool, options);
+  if (earlier.columns > 0) choice.directions = nest(earlier, std::move(choice.directions));
   subspace.k = choice.directions.kernel.columns;
   subspace.null_edge = choice.null_edge;
   subspace.eigenvalues = choice.directions.values;

@@ -8,6 +8,7 @@
 
 #include "solver/blacs_grid.hpp"
 #include "solver/state_source.hpp"
+#include "solver/tall.hpp"
 
 namespace mrp::solver {
 
@@ -41,7 +42,7 @@ struct SubspaceOptions {
 /// A, B row-major [width × k], complete on every rank of the grid.
 struct Subspace {
   std::int64_t width = 0;
-  std::int64_t k = 0;
+  std::int64_t k = 0;  ///< columns of A: earlier and new directions
   std::vector<double> a, b;
   /// Of the rule's own matrix, descending; with gevp and an automatic k as many as were looked at,
   /// else k (none for random).
@@ -52,13 +53,15 @@ struct Subspace {
   Route route = Route::feature_space;
 };
 
-/// Collective over the grid; the sources must hold the same on all its ranks, each of which reads
-/// the parts that it needs. Results are the same on all ranks bit for bit, and so are errors.
+/// Collective over the grid; the kernel also spans the columns of `earlier` [width × m], those of
+/// projections that are folded already, so that kernels are nested. The sources must hold the same
+/// on all its ranks, each of which reads the parts that it needs. Results are the same on all ranks
+/// bit for bit, and so are errors.
 /// @throws NumericalError: non-finite states (row and sequence), failed factorisation.
 /// @throws InputError: no rows, k above what the states span, too few sequences for an automatic k.
 /// @throws UsageError: an option out of range.
 Subspace find_subspace(const BlacsGrid& grid, const StateSource& forget, const StateSource& retain,
-                       const SubspaceOptions& options);
+                       const SubspaceOptions& options, const Tall& earlier = {});
 
 /// The route that find_subspace takes when asked to choose.
 Route choose_route(std::int64_t width, std::int64_t forget_rows, std::int64_t retain_rows);

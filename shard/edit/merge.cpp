@@ -7,6 +7,7 @@
 #include "dist/error.hpp"
 #include "io/file.hpp"
 #include "shard/edit/merge_steps.hpp"
+#include "shard/edit/tensor_digests.hpp"
 
 namespace mrp::shard {
 
@@ -81,6 +82,7 @@ std::map<std::string, io::TensorRecord> merge(
     }
     root_only([&] {
       copy_side_files(job);
+      directory.write_mark(options.fingerprint, combined_digest(digests_of(records)));
       directory.publish();
     });
     return records;

@@ -94,6 +94,12 @@ std::string merged_fingerprint(const fs::path& directory) {
   return mark.is_null() ? std::string() : mark["fingerprint"].get<std::string>();
 }
 
+std::string merged_digest(const fs::path& directory) {
+  const nlohmann::json mark = read_mark(directory);
+  const auto found = mark.is_null() ? mark.end() : mark.find("tensors");
+  return found != mark.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
 OutputDirectory::OutputDirectory(const fs::path& output)
     : path_(fs::absolute(output).lexically_normal()) {
   if (!path_.has_filename()) path_ = path_.parent_path();
@@ -112,7 +118,12 @@ void OutputDirectory::create(const fs::path& input, std::uint64_t bytes,
   } catch (const fs::filesystem_error& error) {
     throw ResourceError(fmt::format("cannot prepare {}: {}", path_.string(), error.what()));
   }
-  const nlohmann::json mark = {{"format", kFormat}, {"version", 1}, {"fingerprint", fingerprint}};
+  write_mark(fingerprint, "");
+}
+
+void OutputDirectory::write_mark(const std::string& fingerprint, const std::string& tensors) const {
+  const nlohmann::json mark = {
+      {"format", kFormat}, {"version", 1}, {"fingerprint", fingerprint}, {"tensors", tensors}};
   io::write_text(partial_ / kMarkName, mark.dump(1) + "\n");
 }
 

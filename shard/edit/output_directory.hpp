@@ -11,12 +11,15 @@
 namespace mrp::shard {
 
 /// File in every checkpoint that mrp writes: {"format": "mrp.checkpoint", "version": 1,
-/// "fingerprint": …}. Only a directory that holds it may be replaced.
+/// "fingerprint": …, "tensors": …}. Only a directory that holds it may be replaced.
 inline constexpr const char* kMarkName = "mrp.json";
 
 /// The fingerprint with which merge wrote `directory`, or "" if it is no unlearned checkpoint of
 /// ours.
 std::string merged_fingerprint(const std::filesystem::path& directory);
+
+/// combined_digest (tensor_digests.hpp) of what merge wrote there, or "".
+std::string merged_digest(const std::filesystem::path& directory);
 
 /// One rank uses it. The directory grows under its partial name, a sibling, until `publish`.
 class OutputDirectory {
@@ -33,6 +36,8 @@ class OutputDirectory {
   /// free.
   void create(const std::filesystem::path& input, std::uint64_t bytes,
               const std::string& fingerprint) const;
+  /// Writes the mark, with the digest of all tensors. @throws ResourceError.
+  void write_mark(const std::string& fingerprint, const std::string& tensors) const;
   /// Gives the directory its name; an older one of ours is replaced. @throws ResourceError.
   void publish() const;
   /// Removes the partial directory. Never throws.

@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iterator>
-#include <map>
 #include <utility>
 
 #include "dist/error.hpp"
@@ -81,27 +79,7 @@ io::TokenSet subset(const io::TokenSet& set, const std::vector<std::int64_t>& it
   io::TokenSet part;
   part.name = set.name;
   part.source = set.source;
-  std::map<std::int64_t, std::int64_t> place;
-  for (const std::int64_t i : items) {
-    const auto at = static_cast<std::size_t>(i);
-    place[i] = std::ssize(part.ids);
-    part.items.append(set.items.tokens(i), set.items.mask(i));
-    part.ids.push_back(set.ids[at]);
-    part.answer_index.push_back(set.answer_index[at]);
-    part.letter_position.push_back(set.letter_position[at]);
-    std::ranges::copy(set.letters(i), std::back_inserter(part.letter_token_ids));
-    part.letter_offsets.push_back(std::ssize(part.letter_token_ids));
-  }
-  for (std::size_t o = 0; o < set.options.item.size(); ++o) {
-    const auto found = place.find(set.options.item[o]);
-    if (found == place.end()) continue;
-    const auto option = static_cast<std::int64_t>(o);
-    part.options.sequences.append(set.options.sequences.tokens(option),
-                                  set.options.sequences.mask(option));
-    part.options.item.push_back(found->second);
-    part.options.choice.push_back(set.options.choice[o]);
-    part.options.form.push_back(set.options.form[o]);
-  }
+  part.append(set, items);
   return part;
 }
 

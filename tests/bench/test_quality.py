@@ -31,7 +31,7 @@ refine, work = job.get("refine", {{}}), pathlib.Path(job["work"])
 pathlib.Path(job["output"]).mkdir(exist_ok=True)
 work.mkdir(exist_ok=True)
 with open(pathlib.Path(file).parents[5] / "calls", "a") as calls:
-    print(command, job["model"].split("/")[-1], refine.get("learning_rate"),
+    print(command, job.get("model", job.get("continue")).split("/")[-1], refine.get("learning_rate"),
           (work / "relearn.json").exists(), file=calls)
 if refine.get("forget_loss") == "rmu":
     sys.exit("mrp: step 3\\nmrp: error: loss is not finite, refine step 3, lower the rate\\nbye")
@@ -40,8 +40,8 @@ forgot, kept = {{5e-5: (0.9, 1.0), 2e-4: (0.5, 0.995), 8e-4: (0.4, 0.9)}}[rate]
 def measured(memorised):
     return {{"answer_probability": memorised / 2, "items": [{{"exact_memorization": memorised}}]}}
 sets = {{name: (1.0, kept, 1.0) for name in ("retain", "retain_unseen")}}
-sets |= {{name: (1.0, 0.4 + int(name[-1]) / 10, 0.4) for name in job["data"]["evaluate"]
-         if name.startswith("request")}}
+requests_before = int(pathlib.Path(file).parent.name[-1]) - 1 if "continue" in job else 0
+sets |= {{f"earlier_{{n}}": (0.3, 0.4 + n / 10, 0.4) for n in range(1, requests_before + 1)}}
 sets["forget"] = (1.0, forgot, 0.4)
 (work / "metrics.json").write_text(json.dumps({{"sets": {{
     name: dict(zip(("base", "unlearned", "control"), map(measured, values)))
@@ -225,12 +225,12 @@ def test_requests_one_after_another_report_the_worst_earlier_one(compare, stand_
                           "--continual")
     rows = {(line["method"], line["quantity"]): line for line in lines}
     worst = rows["fast", "continual_forget"]
-    assert code == 0 and (worst["value"], worst["control"]) == (0.7, 0.4)
+    assert code == 0 and (worst["value"], worst["base"], worst["control"]) == (0.7, 1.0, 0.4)
     assert worst["seconds"] == 4 * 3.5 and rows["fast", "continual_retain"]["value"] == 0.995
     assert "| 0.700 / 0.995 | 4 |" in capsys.readouterr().out  # seconds of the job, not the chain
     asked = rows["control_questions", "forget_probability"]
     assert (asked["value"], asked["base"]) == (0.5, None)
-    assert [line.split()[1] for line in stand_in()] == ["base"] * 5 + ["control_questions"]
+    assert [line.split()[1] for line in stand_in()] == ["base", "base", *["work"] * 3, "control_questions"]
 
 
 def test_a_log_without_an_error_line_gives_its_last(tmp_path):

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "hdf5_support.hpp"
@@ -46,6 +47,27 @@ class TokenDatasetTest : public test::LocalFolder {
 #define EXPECT_SAYS(message, part)                                                             \
   EXPECT_PRED2([](const std::string& m, const std::string& p) { return m.find(p) != m.npos; }, \
                message, part)
+
+TEST_F(TokenDatasetTest, items_are_appended_with_letters_and_options) {
+  const io::TokenSet set = TokenDataset::read(path_).set("forget");
+  const std::int64_t last = set.items.count() - 1;
+  ASSERT_GT(last, 0);
+  io::TokenSet joined;
+  joined.append(set, std::vector<std::int64_t>{last, 0});
+  joined.append(set, std::vector<std::int64_t>{last});
+  ASSERT_EQ(joined.items.count(), 3);
+  std::int64_t expected = 0;
+  const std::int64_t from[] = {last, 0, last};
+  for (std::int64_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(joined.ids[std::size_t(i)], set.ids[std::size_t(from[i])]);
+    EXPECT_TRUE(std::ranges::equal(joined.items.tokens(i), set.items.tokens(from[i])));
+    EXPECT_TRUE(std::ranges::equal(joined.letters(i), set.letters(from[i])));
+    expected += std::ranges::count(set.options.item, from[i]);
+    EXPECT_EQ(std::ranges::count(joined.options.item, i),
+              std::ranges::count(set.options.item, from[i]));
+  }
+  EXPECT_EQ(joined.options.sequences.count(), expected);
+}
 
 TEST_F(TokenDatasetTest, everything_is_read) {
   const auto dataset = TokenDataset::read(path_);

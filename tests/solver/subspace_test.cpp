@@ -205,6 +205,30 @@ TEST(Subspace, ObliqueChangesRetainLeast) {
   }
 }
 
+// Kernels of further requests hold those of earlier ones; what is asked for again counts once.
+TEST(Subspace, KernelsAreNested) {
+  const auto world = dist::Communicator::world();
+  const BlacsGrid grid(world);
+  const auto forget = normal_states(1, 60, 40, 2, {3, 5, 20});
+  const auto more = normal_states(2, 60, 40, 2, {8, 30}), retain = normal_states(3, 90, 40);
+  SubspaceOptions options;
+  for (const Route route : {Route::feature_space, Route::sample_space}) {
+    options.route = route;
+    options.dimension = 3;
+    const Subspace first = find_subspace(grid, forget, retain, options);
+    const Tall kernel = tall(first.a, 40, 3);
+    EXPECT_LT(
+        largest_angle(kernel, tall(find_subspace(grid, forget, retain, options, kernel).a, 40, 3)),
+        1e-7);
+    options.dimension = 2;
+    const Subspace second = find_subspace(grid, more, retain, options, kernel);
+    ASSERT_EQ(second.k, 5);
+    const Tall removed = multiply(projector_matrix(second), kernel);
+    EXPECT_LT(largest_difference(removed.values, Tall(40, 3).values), 1e-9);
+    EXPECT_GT(second.forget_removed, 5 * second.retain_distortion);
+  }
+}
+
 TEST(Subspace, SameBytesOnAllRanksAndInTheNextRun) {
   const auto world = dist::Communicator::world();
   const BlacsGrid grid(world);

@@ -34,7 +34,8 @@ class Comparison:
         """A job, not yet run."""
         measured = {name: path for name, path in self.sets.items()
                     if name not in ("forget", "retain")}
-        job = {"model": str(self.models / method.model), "seed": self.seed,
+        origin = {} if "continue" in keys else {"model": str(self.models / method.model)}
+        job = {**origin, "seed": self.seed,
                "data": data or {"forget": self.sets["forget"], "retain": self.sets["retain"],
                                 "evaluate": measured},
                "evaluate": {"control": str(self.models / "control")}, **method.keys, **keys}
@@ -89,17 +90,16 @@ class Comparison:
 
     def run_requests(self, name, method, rate):
         """The same forget set in several requests, one job after another: rows as of run()."""
-        trials, earlier = [], {}
+        trials, results = [], []
         for number, lines in enumerate(self.data.requests(), 1):
             self.progress.next(f"{self.name}, {name}: request {number}")
             path = self.models / "sets" / self.name / f"request_{number}.jsonl"
             data = {"forget": str(write_lines(path, lines)), "retain": self.sets["retain"],
-                    "evaluate": {"retain_unseen": self.sets["retain_unseen"], **earlier}}
-            before = {"continue": str(trials[-1].output)} if trials else {}
+                    "evaluate": {"retain_unseen": self.sets["retain_unseen"]}}
+            before = {"continue": str(trials[-1].work)} if trials else {}
             trials.append(self.trial(f"{name}-request{number}", method, rate, data, **before))
-            trials[-1].results("run")
-            earlier[f"request_{number}"] = str(path)
-        rows = compare_requests(trials[-1].results("run"), list(earlier)[:-1])
+            results.append(trials[-1].results("run"))
+        rows = compare_requests(results)
         seconds = sum(trial.seconds() for trial in trials)
         for trial in trials:
             trial.discard_checkpoint()

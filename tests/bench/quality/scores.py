@@ -80,10 +80,16 @@ def compare(read, results):
             for quantity in sides["value"]}
 
 
-def compare_requests(metrics, earlier):
-    """After the last of several requests: the earlier one that is furthest above the control, and
-    what nobody listed."""
-    rows = [{column: accuracy(metrics["sets"][name][side]) for column, side in SIDES.items()}
-            for name in [*earlier, "retain_unseen"]]
-    return {"continual_forget": max(rows[:-1], key=lambda row: row["value"] - row["control"]),
-            "continual_retain": rows[-1]}
+def compare_requests(results):
+    """After the last of several requests, given the metrics of each: the earlier one that is
+    furthest above the control, and what nobody listed. The base is what the first job began with."""
+    last = results[-1]["sets"]
+
+    def row(name, before):
+        sides = {column: accuracy(last[name][side]) for column, side in SIDES.items()}
+        return sides | {"base": accuracy(before["base"])}
+
+    earlier = [row(f"earlier_{number}", metrics["sets"]["forget"])
+               for number, metrics in enumerate(results[:-1], 1)]
+    return {"continual_forget": max(earlier, key=lambda sides: sides["value"] - sides["control"]),
+            "continual_retain": row("retain_unseen", results[0]["sets"]["retain_unseen"])}
