@@ -46,6 +46,19 @@ std::string tokenizer_hash(const io::Checkpoint& checkpoint) {
   return fingerprint(files);
 }
 
+/// Of the sets that come from JSONL files, by name.
+json set_fingerprints(const JobConfig& config, const json& data, const std::string& tokenizer) {
+  json sets = json::object();
+  for (const auto& [name, path] : config.sets()) {
+    const json made_of = json::object({{"template", data.at("template")},
+                                       {"max_tokens", data.at("max_tokens")},
+                                       {"tokenizer", tokenizer},
+                                       {"records", file_hash(path)}});
+    sets[name] = stage_fingerprint("prepare", made_of, name);
+  }
+  return sets;
+}
+
 }  // namespace
 
 std::string fingerprint(const json& value) {
@@ -65,29 +78,22 @@ Fingerprints expected_fingerprints(const JobConfig& config) {
   const io::Checkpoint checkpoint(config.model);
   const json all = settings(config);
   const json& data = all.at("data");
-  const std::string tokenizer = tokenizer_hash(checkpoint);
 
   Fingerprints result;
   result["base"] = checkpoint.fingerprint();
-  json sets = json::object();
-  for (const auto& [name, path] : config.sets()) {
-    const json made_of = json::object({{"template", data.at("template")},
-                                       {"max_tokens", data.at("max_tokens")},
-                                       {"tokenizer", tokenizer},
-                                       {"records", file_hash(path)}});
-    sets[name] = result["set." + name] = stage_fingerprint("prepare", made_of, name);
-  }
   const auto pick = [&](std::initializer_list<const char*> keys) {
     json picked = json::object();
     for (const char* key : keys) picked[key] = all.at(key);
     return picked;
   };
-  // Among the sets that training reads: what was forgotten before must stay so.
+  json sets = set_fingerprints(config, data, tokenizer_hash(checkpoint));
+  // Training reads them too: what was forgotten before must stay so.
   json earlier = json::array();
   for (const auto& [name, set] : earlier_requests(config)) {
-    sets[name] = result["set." + name] = digest(set);
+    sets[name] = digest(set);
     earlier.push_back(sets[name]);
   }
+  for (const auto& [name, set] : sets.items()) result["set." + name] = set;
   result["prepare"] = stage_fingerprint("prepare", data.at("overlap_limit"), sets);
   // These read two sets of tokens.h5: that a further set joined the file does not concern them.
   const json fitted_on = json::array({result["base"], result["set.forget"], result["set.retain"]});

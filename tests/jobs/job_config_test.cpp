@@ -183,7 +183,7 @@ TEST_P(JobErrorTest, NamesPlaceAndRemedy) {
 }
 
 const std::string kTop =
-    "preset, model, output, work, data, sites, subspace, project, refine, merge, evaluate, "
+    "preset, continue, model, output, work, data, sites, subspace, project, refine, merge, evaluate, "
     "relearn, "
     "parallel, device, compute, seed";
 const std::string kSubspace =
@@ -333,7 +333,7 @@ INSTANTIATE_TEST_SUITE_P(
             kBase + "  evaluate: {retain: x}\n",
             {},
             "job.yaml:6:22: data.evaluate.retain must be a path (names: letters, digits and _, "
-            "not forget or retain), not \"x\""},
+            "not forget, retain or earlier_…), not \"x\""},
         ErrorCase{
             "empty_file",
             "",
