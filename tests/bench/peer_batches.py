@@ -1,0 +1,27 @@
+"""Batches as the peers in Python make them."""
+import numpy
+import torch
+
+BATCH_TOKENS = 4096  # as parallel.batch_tokens
+
+
+def by_length(texts):
+    """Lists of indices in ascending order of length; padded, none has more than BATCH_TOKENS."""
+    lengths = [len(ids) for ids, _ in texts]
+    batches = [[]]
+    for i in sorted(range(len(texts)), key=lambda i: (lengths[i], i)):
+        if batches[-1] and (len(batches[-1]) + 1) * lengths[i] > BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
+def pad(texts, members, length=0):
+    """Token ids and target mask [members × longest], or `length` if that is more; on the right."""
+    length = max(length, *(len(texts[i][0]) for i in members))
+    ids = torch.zeros((len(members), length), dtype=torch.int64)
+    mask = torch.zeros((len(members), length), dtype=torch.bool)
+    for row, i in enumerate(members):
+        ids[row, :len(texts[i][0])] = torch.from_numpy(texts[i][0].astype(numpy.int64))
+        mask[row, :len(texts[i][1])] = torch.from_numpy(texts[i][1])
+    return ids, mask
