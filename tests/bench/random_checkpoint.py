@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 # hidden, layers, intermediate, heads, kv heads, vocabulary
-SHAPES = {"tiny": (64, 2, 128, 4, 2, 256), "1.1b": (2048, 22, 5632, 32, 4, 32000),
+SHAPES = {"tiny": (64, 2, 128, 4, 2, 256), "small": (512, 8, 1536, 8, 4, 8192),
+          "1.1b": (2048, 22, 5632, 32, 4, 32000),
           "8b": (4096, 32, 14336, 32, 8, 128256),
           "70b-4-layers": (8192, 4, 28672, 64, 8, 128256)}
 

@@ -52,19 +52,18 @@ def difference(states, folder):
 
 
 def measure(job, folder, repeats):
-    """{name: results of each repeat}, and the difference of each layout's states."""
+    """{name: results of each repeat}, the limit's in between, and the difference of states by layout."""
     differences = {}
 
     def ours(layout):
         result = capture(job, layout)
-        if (folder / "hooks").exists():
-            differences[layout] = difference(job.work / "states.h5", folder / "hooks")
+        differences[layout] = difference(job.work / "states.h5", folder / "hooks")
         return result
 
     def theirs(way):
         (folder / way).mkdir(exist_ok=True)
         return random_job.peer(SCRIPT, way, job.model, job.tokens, folder / way)
-    runs = {way: lambda way=way: theirs(way) for way in PEERS}
+    runs = {way: lambda way=way: theirs(way) for way in (*PEERS, "peak")}
     runs |= {layout: lambda layout=layout: ours(layout) for layout in random_job.LAYOUTS}
     return benchmark.alternate(runs, repeats, warm_up=False), differences
 
@@ -72,8 +71,8 @@ def measure(job, folder, repeats):
 def compare(folder, arguments):
     """The lines of all layouts."""
     job = random_job.Job(folder, arguments.build, arguments.shape, arguments.texts, "preset: fast\n")
-    limit = float(f"{random_job.peer(SCRIPT, 'peak', job.model, job.tokens, folder)['speed']:.4g}")
     results, differences = measure(job, folder, arguments.repeats)
+    limit = benchmark.median([run["speed"] for run in results.pop("peak")])
     speeds = {name: benchmark.median([job.count / run["seconds"] for run in runs])
               for name, runs in results.items()}
     lines = []
