@@ -1,7 +1,7 @@
 """Training that forgets, and evaluation, beside transformers.
 
     python tests/bench/refine/bench.py --build DIR [--quick] [--json FILE] [--folder DIR]
-        [--texts 128] [--shape small] [--steps 20] [--batch 16]
+        [--texts 128] [--shape small] [--steps 8] [--batch 16]
 
 A step is forward and backward through a batch of forget texts (log p of the answers) and through one
 of retain texts (cross entropy), and AdamW on all matrices of the layers: fp32 weights, products in
@@ -88,7 +88,7 @@ def compare(folder, arguments):
 
 
 def main():
-    arguments = benchmark.parse_arguments(__doc__, texts=128, shape="small", steps=20, batch=16,
+    arguments = benchmark.parse_arguments(__doc__, texts=128, shape="small", steps=8, batch=16,
                                           folder=tempfile.gettempdir())
     if arguments.quick:
         arguments.texts, arguments.shape, arguments.steps, arguments.batch = 16, "tiny", 2, 4
