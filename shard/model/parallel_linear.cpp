@@ -1,5 +1,7 @@
 #include "shard/model/parallel_linear.hpp"
 
+#include "shard/model/wide_product.hpp"
+
 namespace mrp::shard {
 
 ColumnParallelLinear::ColumnParallelLinear(const WeightReader& weights,
@@ -51,8 +53,16 @@ RowParallelLinear::RowParallelLinear(const WeightReader& weights, const std::str
   if (biased) bias_ = weights.vector(module + ".bias", outputs, {0, outputs});
 }
 
+torch::Tensor RowParallelLinear::sum_over_ranks(const torch::Tensor& x_local) const {
+  const bool rounds = x_local.scalar_type() == torch::kBFloat16 && collectives_->size() > 1;
+  if (rounds && x_local.is_cpu() && !torch::GradMode::is_enabled()) {
+    return collectives_->all_reduce(wide_product(x_local, weight_)).to(torch::kBFloat16);
+  }
+  return reduce_from_ranks(torch::linear(x_local, weight_), *collectives_);
+}
+
 torch::Tensor RowParallelLinear::forward(const torch::Tensor& x_local) const {
-  const torch::Tensor y = reduce_from_ranks(torch::linear(x_local, weight_), *collectives_);
+  const torch::Tensor y = sum_over_ranks(x_local);
   return bias_.defined() ? y + bias_ : y;
 }
 

@@ -54,6 +54,10 @@ class RowParallelLinear {
   void add_parameters(const Parameter& prototype, std::vector<Parameter>& all);
 
  private:
+  /// Without gradients, bf16 on the host is rounded once, after the sum: the result depends on the
+  /// number of ranks no more than fp32 sums do.
+  torch::Tensor sum_over_ranks(const torch::Tensor& x_local) const;
+
   torch::Tensor weight_;  // [outputs × local inputs]
   torch::Tensor bias_;    // [outputs] or undefined
   std::string module_;

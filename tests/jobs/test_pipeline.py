@@ -203,6 +203,22 @@ def test_the_manifest_records_every_stage(job):
     assert max(entry["leak"] for entry in manifest["tensors"].values()) < 1e-5
 
 
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_the_rank_count_hardly_matters_in_bf16(job, tmp_path, ranks):
+    found = []
+    for count in (1, ranks):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        settings = ("--set", f"work={folder / 'out.work'}", "--set", "compute=bf16")
+        for stage in ("prepare", "capture", "solve"):
+            succeed(stage, job / "job.yaml", *settings, ranks=count)
+        found.append(subspaces(folder))
+    one, other = found
+    assert {site: a.shape for site, (a, _) in one.items()} == {site: a.shape for site, (a, _) in other.items()}
+    for site in one:
+        assert principal_angle(one[site][0], other[site][0]) < 1e-2, site
+
+
 @pytest.mark.parametrize("name", ["two", "four"])
 def test_the_rank_count_does_not_change_what_is_found(job, other_jobs, name):
     one, other = subspaces(job), subspaces(other_jobs[name])
