@@ -129,10 +129,12 @@ void DirectFile::sync() const {
 }
 
 void DirectFile::allocate(std::uint64_t bytes) const {
+  if (bytes == 0) return;  // fallocate refuses it
   const auto length = static_cast<off_t>(bytes);
   // Not posix_fallocate, which writes into every block where the file system cannot reserve.
   int status = ::fallocate(cached_, 0, 0, length);
-  if (status != 0 && errno == EOPNOTSUPP) status = ::ftruncate(cached_, length);
+  if (status != 0 && (errno == EOPNOTSUPP || errno == EINVAL))
+    status = ::ftruncate(cached_, length);
   if (status != 0) fail("allocate", path_, errno);
 }
 

@@ -16,6 +16,8 @@ std::string xxh3_128(std::string_view data);
 /// Incremental SHA-256; 64 hexadecimal digits.
 class Sha256 {
  public:
+  static constexpr std::size_t digits = 64;
+
   Sha256();
   Sha256(Sha256&&) noexcept;
   Sha256& operator=(Sha256&&) noexcept;

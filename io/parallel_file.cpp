@@ -61,7 +61,7 @@ void ParallelFile::create(const std::string& format, std::int64_t version,
     for (const Dataset& dataset : datasets_) {
       if (dataset.chunks) bytes = std::max(bytes, dataset.chunks->end());
     }
-    if (comm_->is_root() && bytes > 0) direct_->allocate(bytes);
+    if (comm_->is_root()) direct_->allocate(bytes);
   });
 }
 

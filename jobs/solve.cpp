@@ -69,14 +69,8 @@ struct Problems {
   solver::Tall earlier_kernel(const std::string& site) const {
     const auto found = earlier.sites.find(site);
     if (found == earlier.sites.end()) return {};
-    const auto& [name, stored] = *found;
-    solver::Tall kernel(stored.width, stored.k);
-    for (std::int64_t row = 0; row < stored.width; ++row) {
-      for (std::int64_t column = 0; column < stored.k; ++column) {
-        kernel(row, column) = stored.a[static_cast<std::size_t>(row * stored.k + column)];
-      }
-    }
-    return kernel;
+    const io::StoredSubspace& stored = found->second;
+    return solver::from_row_major(stored.a, stored.width, stored.k);
   }
 
   SolvedSite solve(std::size_t i, const solver::BlacsGrid& grid,

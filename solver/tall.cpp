@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "dist/checked_cast.hpp"
 #include "solver/blas.hpp"
@@ -27,6 +28,17 @@ void gemm(Op op_a, Op op_b, std::int64_t m, std::int64_t n, std::int64_t k, doub
   const int m32 = size32(m), n32 = size32(n), k32 = size32(k);
   const int lda32 = ld32(lda), ldb32 = ld32(ldb), ldc32 = ld32(ldc);
   dgemm_(&ta, &tb, &m32, &n32, &k32, &alpha, a, &lda32, b, &ldb32, &beta, c, &ldc32, 1, 1);
+}
+
+Tall from_row_major(const std::vector<double>& values, std::int64_t rows, std::int64_t columns) {
+  MRP_EXPECT(std::cmp_equal(values.size(), rows * columns));
+  Tall result(rows, columns);
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t j = 0; j < columns; ++j) {
+      result(i, j) = values[static_cast<std::size_t>(i * columns + j)];
+    }
+  }
+  return result;
 }
 
 Tall multiply(const Tall& a, const Tall& b) {

@@ -45,6 +45,9 @@ std::vector<double> diagonalise(Tall& a);
 /// a · m⁻¹ for a small square m. @throws NumericalError naming `name` if m is singular.
 Tall divide(const Tall& a, const Tall& m, const char* name);
 
+/// Of a row-major array. @pre It has rows · columns elements.
+Tall from_row_major(const std::vector<double>& values, std::int64_t rows, std::int64_t columns);
+
 /// The first `count` columns.
 Tall leading_columns(const Tall& a, std::int64_t count);
 

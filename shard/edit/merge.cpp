@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "dist/error.hpp"
+#include "io/direct_file.hpp"
 #include "io/file.hpp"
 #include "shard/edit/merge_steps.hpp"
 #include "shard/edit/tensor_digests.hpp"
@@ -26,8 +27,8 @@ std::uint64_t bytes_needed(const io::Checkpoint& checkpoint) {
 void allocate_files(const MergeJob& job) {
   for (std::size_t i = 0; i < job.checkpoint.files().size(); ++i) {
     const io::SafetensorsFile& input = job.checkpoint.files()[i];
-    PartialFile::create(job.output_file(i), input.file_size());
-    const PartialFile file(job.output_file(i));
+    create_file(job.output_file(i), input.file_size());
+    const io::DirectFile file(job.output_file(i), io::DirectFile::Access::write);
     file.write(0, input.raw_header());
     file.sync();
   }
@@ -44,7 +45,7 @@ void copy_side_files(const MergeJob& job) {
       throw dist::ResourceError(
           fmt::format("cannot copy {} to {}: {}", path.string(), copy.string(), error.message()));
     }
-    PartialFile(copy).sync();
+    io::DirectFile(copy, io::DirectFile::Access::write).sync();
   }
   if (job.checkpoint.has_index()) {
     io::write_text(job.directory / io::Checkpoint::index_name, job.checkpoint.index_text());

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "dist/error.hpp"
+#include "io/direct_file.hpp"
 #include "io/file.hpp"
 
 namespace mrp::shard {
@@ -22,7 +23,6 @@ using dist::ResourceError;
 namespace {
 
 constexpr const char* kFormat = "mrp.checkpoint";
-constexpr std::size_t kMaxTransfer = 0x7ffff000;  // what Linux moves in one call
 
 [[noreturn]] void fail(const char* action, const fs::path& path, int error) {
   const bool full = error == ENOSPC || error == EDQUOT;
@@ -153,45 +153,12 @@ void OutputDirectory::discard() const noexcept {
   fs::remove_all(partial_, error);
 }
 
-void PartialFile::create(const fs::path& path, std::uint64_t size) {
+void create_file(const fs::path& path, std::uint64_t size) {
   const int descriptor =
       ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
   if (descriptor < 0) fail("create", path, errno);
-  const auto length = static_cast<off_t>(size);
-  int error = ::posix_fallocate(descriptor, 0, length);
-  // Not every file system can reserve blocks; there the size alone must do.
-  if (error == EOPNOTSUPP || error == EINVAL) {
-    error = ::ftruncate(descriptor, length) == 0 ? 0 : errno;
-  }
   ::close(descriptor);
-  if (error != 0) fail("allocate", path, error);
-}
-
-PartialFile::PartialFile(const fs::path& path) : path_(path) {
-  descriptor_ = ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-  if (descriptor_ < 0) fail("open", path, errno);
-}
-
-PartialFile::PartialFile(PartialFile&& other) noexcept
-    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
-
-PartialFile::~PartialFile() {
-  if (descriptor_ >= 0) ::close(descriptor_);
-}
-
-void PartialFile::write(std::uint64_t offset, std::span<const std::byte> bytes) const {
-  while (!bytes.empty()) {
-    const std::size_t count = std::min(bytes.size(), kMaxTransfer);
-    const ssize_t put = ::pwrite(descriptor_, bytes.data(), count, static_cast<off_t>(offset));
-    if (put < 0 && errno == EINTR) continue;
-    if (put < 0) fail("write", path_, errno);
-    bytes = bytes.subspan(static_cast<std::size_t>(put));
-    offset += static_cast<std::uint64_t>(put);
-  }
-}
-
-void PartialFile::sync() const {
-  if (::fsync(descriptor_) != 0) fail("sync", path_, errno);
+  io::DirectFile(path, io::DirectFile::Access::write).allocate(size);
 }
 
 }  // namespace mrp::shard

@@ -2,10 +2,8 @@
 // published whole.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <span>
 #include <string>
 
 namespace mrp::shard {
@@ -48,24 +46,8 @@ class OutputDirectory {
   std::filesystem::path partial_;
 };
 
-/// A preallocated file of the partial directory that several processes fill side by side.
-class PartialFile {
- public:
-  /// Creates it with its final size. @throws ResourceError.
-  static void create(const std::filesystem::path& path, std::uint64_t size);
-  explicit PartialFile(const std::filesystem::path& path);
-  PartialFile(PartialFile&& other) noexcept;
-  PartialFile& operator=(PartialFile&&) = delete;
-  ~PartialFile();
-
-  void write(std::uint64_t offset, std::span<const std::byte> bytes) const;
-  /// What this process wrote is on the disk afterwards (network file systems need it of every
-  /// writer).
-  void sync() const;
-
- private:
-  std::filesystem::path path_;
-  int descriptor_ = -1;
-};
+/// A new file of the partial directory with its final size, which several processes then fill side
+/// by side. @throws ResourceError.
+void create_file(const std::filesystem::path& path, std::uint64_t size);
 
 }  // namespace mrp::shard

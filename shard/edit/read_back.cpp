@@ -19,11 +19,9 @@ struct Place {
   std::size_t edit = 0;  ///< plan.edits.size() if untouched
 };
 
-constexpr std::size_t kDigestLength = 64;
-
 /// SHA-256 and leak of tensors in file order, back to back so that they travel.
 struct Findings {
-  std::vector<char> digests;  ///< [tensors × kDigestLength]
+  std::vector<char> digests;  ///< [tensors × io::Sha256::digits]
   std::vector<double> leaks;
 };
 
@@ -60,7 +58,7 @@ class Reader {
       left = measure(place, removed[place.edit], hash);
     }
     const std::string digest = hash.finish();
-    MRP_EXPECT(digest.size() == kDigestLength);
+    MRP_EXPECT(digest.size() == io::Sha256::digits);
     findings.digests.insert(findings.digests.end(), digest.begin(), digest.end());
     findings.leaks.push_back(left);
   }
@@ -150,9 +148,9 @@ std::map<std::string, io::TensorRecord> read_back(const MergeJob& job,
   MRP_EXPECT(leaks.size() == places.size());
   std::map<std::string, io::TensorRecord> records;
   for (std::size_t i = 0; i < places.size(); ++i) {
-    records[places[i].info->name] = {places[i].edit < job.plan.edits.size(),
-                                     std::string(digests.data() + i * kDigestLength, kDigestLength),
-                                     leaks[i]};
+    records[places[i].info->name] = {
+        places[i].edit < job.plan.edits.size(),
+        std::string(digests.data() + i * io::Sha256::digits, io::Sha256::digits), leaks[i]};
   }
   return records;
 }

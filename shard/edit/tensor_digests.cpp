@@ -14,7 +14,6 @@ namespace mrp::shard {
 namespace {
 
 constexpr std::uint64_t kBlockBytes = 32u << 20;
-constexpr std::size_t kDigestLength = 64;
 
 std::string digest(const io::SafetensorsFile& file, const io::TensorInfo& tensor) {
   io::Sha256 hash;
@@ -52,10 +51,11 @@ std::map<std::string, std::string> tensor_digests(const io::Checkpoint& checkpoi
   });
   // Shares are contiguous and in rank order.
   const std::vector<char> all = comm.all_gather_v(std::span<const char>(mine));
-  MRP_EXPECT(all.size() == tensors.size() * kDigestLength);
+  MRP_EXPECT(all.size() == tensors.size() * io::Sha256::digits);
   std::map<std::string, std::string> digests;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
-    digests[tensors[i].second->name] = std::string(all.data() + i * kDigestLength, kDigestLength);
+    digests[tensors[i].second->name] =
+        std::string(all.data() + i * io::Sha256::digits, io::Sha256::digits);
   }
   return digests;
 }

@@ -1,6 +1,7 @@
 #include <map>
 #include <optional>
 
+#include "io/direct_file.hpp"
 #include "shard/edit/merge_steps.hpp"
 #include "shard/edit/work_units.hpp"
 
@@ -40,10 +41,11 @@ class UnitWriter {
  private:
   const io::SafetensorsFile& input(std::size_t file) const { return job_.checkpoint.files()[file]; }
 
-  const PartialFile& output(std::size_t file) {
+  const io::DirectFile& output(std::size_t file) {
     const auto found = files_.find(file);
     if (found != files_.end()) return found->second;
-    return files_.emplace(file, PartialFile(job_.output_file(file))).first->second;
+    return files_.try_emplace(file, job_.output_file(file), io::DirectFile::Access::write)
+        .first->second;
   }
 
   void copy(const WorkUnit& unit) {
@@ -100,7 +102,7 @@ class UnitWriter {
     const MatrixBytes slab{info.dtype, shape.rows, unit.part.size(), buffer_,
                            read_delta(info, {0, shape.rows}, unit.part)};
     const SquaredNorms removed = fold_->fold(unit.part.begin, slab);
-    const PartialFile& file = output(unit.file);
+    const io::DirectFile& file = output(unit.file);
     if (unit.part.size() == shape.columns) {
       file.write(info.begin, buffer_);
       return removed;
@@ -116,7 +118,7 @@ class UnitWriter {
   }
 
   const MergeJob& job_;
-  std::map<std::size_t, PartialFile> files_;
+  std::map<std::size_t, io::DirectFile> files_;
   std::optional<std::size_t> edit_;
   std::optional<TensorFold> fold_;
   std::vector<std::byte> buffer_;

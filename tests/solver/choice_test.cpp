@@ -72,7 +72,7 @@ TEST_P(PlantedSignal, FindsItsFiveDimensions) {
       EXPECT_EQ(result.k, 5) << "seed " << seed;
       if (rule == Rule::random || result.k != 5) continue;
       EXPECT_GT(result.forget_removed, 0.85);
-      EXPECT_LT(testing::largest_angle(testing::tall(result.a, design.width, 5), channels), 0.6);
+      EXPECT_LT(testing::largest_angle(from_row_major(result.a, design.width, 5), channels), 0.6);
     }
   }
 }

@@ -149,7 +149,7 @@ TEST_F(Errors, DuplicateRowsAreNoError) {
     options.route = Route::sample_space;
     const auto sample = find_subspace(grid_, forget_, doubled, options);
     EXPECT_LT(
-        testing::largest_angle(testing::tall(feature.a, 30, 2), testing::tall(sample.a, 30, 2)),
+        testing::largest_angle(from_row_major(feature.a, 30, 2), from_row_major(sample.a, 30, 2)),
         1e-6);
   }
 }

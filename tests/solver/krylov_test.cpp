@@ -77,6 +77,14 @@ void expect_pairs(const Known& known, const KrylovPairs& pairs, std::int64_t k) 
   }
 }
 
+void expect_solved(const dist::Communicator& world, const Known& known, std::int64_t k) {
+  on_every_grid(world, [&](const BlacsGrid& grid) {
+    const auto pairs = solve(grid, known.matrix, k);
+    ASSERT_TRUE(pairs.has_value());
+    expect_pairs(known, *pairs, k);
+  });
+}
+
 TEST(Krylov, SpectraOnEveryGrid) {
   const auto world = dist::Communicator::world();
   std::vector<double> planted = power_law(1);
@@ -108,11 +116,7 @@ TEST(Krylov, NoCopyOfAMultipleEigenvalueIsMissed) {
     for (std::int64_t i = 0; i < copies + 4; ++i)
       values[static_cast<std::size_t>(i)] = i < copies ? 2 : 1.9 - 0.01 * static_cast<double>(i);
     const Known known = with_values(values);
-    on_every_grid(world, [&](const BlacsGrid& grid) {
-      const auto pairs = solve(grid, known.matrix, 20);
-      ASSERT_TRUE(pairs.has_value());
-      expect_pairs(known, *pairs, 20);
-    });
+    expect_solved(world, known, 20);
   }
 }
 
@@ -147,11 +151,7 @@ TEST(Krylov, ZeroAndRankDeficientMatrices) {
     std::vector<double> values(n, 0.0);
     for (std::size_t i = 0; i < rank; ++i) values[i] = 1 + static_cast<double>(i);
     const Known known = with_values(values);
-    on_every_grid(world, [&](const BlacsGrid& grid) {
-      const auto pairs = solve(grid, known.matrix, 9);
-      ASSERT_TRUE(pairs.has_value());
-      expect_pairs(known, *pairs, 9);
-    });
+    expect_solved(world, known, 9);
   }
 }
 

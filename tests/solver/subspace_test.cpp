@@ -18,7 +18,6 @@ using testing::normal_states;
 using testing::on_every_grid;
 using testing::projector_matrix;
 using testing::read_file;
-using testing::tall;
 
 struct Golden {
   explicit Golden(const std::string& name) : folder(name + "/") {
@@ -73,11 +72,12 @@ void expect_golden(const BlacsGrid& grid, const Golden& golden, Rule rule, Proje
   for (std::size_t i = 0; i < values.size(); ++i) {
     EXPECT_NEAR(found.eigenvalues[i] / values[i], 1, 1e-8) << "eigenvalue " << i;
   }
-  const Tall kernel = tall(read_file<double>(prefix + ".kernel.f64"), golden.width, golden.k);
-  EXPECT_LT(largest_angle(tall(found.a, golden.width, golden.k), kernel), 1e-6);
+  const Tall kernel =
+      from_row_major(read_file<double>(prefix + ".kernel.f64"), golden.width, golden.k);
+  EXPECT_LT(largest_angle(from_row_major(found.a, golden.width, golden.k), kernel), 1e-6);
 
   const std::string kind_name = prefix + (oblique ? ".oblique" : ".orthogonal");
-  const Tall p = tall(read_file<double>(kind_name + ".f64"), golden.width, golden.width);
+  const Tall p = from_row_major(read_file<double>(kind_name + ".f64"), golden.width, golden.width);
   EXPECT_LT(largest_difference(projector_matrix(found).values, p.values), 1e-6);
   const auto numbers = read_file<double>(kind_name + ".numbers.f64");
   EXPECT_NEAR(found.retain_distortion, numbers[0], 1e-8);
@@ -199,8 +199,8 @@ TEST(Subspace, ObliqueChangesRetainLeast) {
     options.projector = ProjectorKind::orthogonal;
     const Subspace orthogonal = find_subspace(grid, golden.forget(), golden.retain(), options);
     EXPECT_LT(oblique.retain_distortion, orthogonal.retain_distortion);
-    EXPECT_LT(largest_angle(tall(oblique.a, golden.width, golden.k),
-                            tall(orthogonal.a, golden.width, golden.k)),
+    EXPECT_LT(largest_angle(from_row_major(oblique.a, golden.width, golden.k),
+                            from_row_major(orthogonal.a, golden.width, golden.k)),
               1e-7);
   }
 }
@@ -216,9 +216,10 @@ TEST(Subspace, KernelsAreNested) {
     options.route = route;
     options.dimension = 3;
     const Subspace first = find_subspace(grid, forget, retain, options);
-    const Tall kernel = tall(first.a, 40, 3);
+    const Tall kernel = from_row_major(first.a, 40, 3);
     EXPECT_LT(
-        largest_angle(kernel, tall(find_subspace(grid, forget, retain, options, kernel).a, 40, 3)),
+        largest_angle(
+            kernel, from_row_major(find_subspace(grid, forget, retain, options, kernel).a, 40, 3)),
         1e-7);
     options.dimension = 2;
     const Subspace second = find_subspace(grid, more, retain, options, kernel);
@@ -263,7 +264,9 @@ TEST(Subspace, SeedDecidesRandomDirections) {
   const auto first = find_subspace(grid, golden.forget(), golden.retain(), options);
   options.seed = 1;
   const auto second = find_subspace(grid, golden.forget(), golden.retain(), options);
-  EXPECT_GT(largest_angle(tall(first.a, golden.width, 3), tall(second.a, golden.width, 3)), 0.5);
+  EXPECT_GT(largest_angle(from_row_major(first.a, golden.width, 3),
+                          from_row_major(second.a, golden.width, 3)),
+            0.5);
 }
 
 }  // namespace

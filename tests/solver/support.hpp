@@ -90,17 +90,6 @@ std::vector<T> read_file(const std::string& name) {
   return values;
 }
 
-/// Column-major copy of a row-major [rows × columns] array.
-inline Tall tall(const std::vector<double>& row_major, std::int64_t rows, std::int64_t columns) {
-  Tall result(rows, columns);
-  for (std::int64_t i = 0; i < rows; ++i) {
-    for (std::int64_t j = 0; j < columns; ++j) {
-      result(i, j) = row_major.at(static_cast<std::size_t>(i * columns + j));
-    }
-  }
-  return result;
-}
-
 /// Sine of the largest principal angle between span(a) and span(b), equal column counts.
 inline double largest_angle(const Tall& a, const Tall& b) {
   const Tall qa = orthonormal(a);
