@@ -1,6 +1,6 @@
 #!/bin/bash
 # Shows the whole of mrp: builds it, trains a small model on invented facts, then makes it forget one
-# topic. That takes about half an hour on two cores; a second run finds everything done.
+# topic. That takes about 20 minutes on two cores; a second run finds everything done.
 #
 #   bash jobs/demo.sh
 set -euo pipefail
