@@ -24,6 +24,10 @@ std::string xxh3_128(std::string_view data) {
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 
+std::string xxh3_128(std::span<const std::byte> data) {
+  return xxh3_128(std::string_view(reinterpret_cast<const char*>(data.data()), data.size()));
+}
+
 Sha256::Sha256() : state_(std::make_unique<State>()) {
   // Fails when memory is short, or when the system's OpenSSL policy forbids the algorithm.
   if (!state_->context || EVP_DigestInit_ex(state_->context.get(), EVP_sha256(), nullptr) != 1) {

@@ -10,8 +10,11 @@
 
 namespace mrp::io {
 
-/// 32 hexadecimal digits, as `xxh128sum` prints them. Fast, not safe against forgery.
+inline constexpr std::size_t xxh3_digits = 32;
+
+/// xxh3_digits hexadecimal digits, as `xxh128sum` prints them. Fast, not safe against forgery.
 std::string xxh3_128(std::string_view data);
+std::string xxh3_128(std::span<const std::byte> data);
 
 /// Incremental SHA-256; 64 hexadecimal digits.
 class Sha256 {

@@ -70,16 +70,16 @@ std::map<std::string, io::TensorRecord> merge(
   });
   const MergeJob job{checkpoint, plan, subspaces, deltas, options, directory.partial(), comm};
   try {
-    std::vector<SquaredNorms> removed;
+    Written written;
     {
       dist::Timers::Scope scope(timers, "write");
       root_only([&] { allocate_files(job); });
-      removed = write_tensors(job);
+      written = write_tensors(job);
     }
     std::map<std::string, io::TensorRecord> records;
     {
       dist::Timers::Scope scope(timers, "verify");
-      records = read_back(job, removed);
+      records = read_back(job, written);
     }
     root_only([&] {
       copy_side_files(job);

@@ -20,16 +20,16 @@ namespace mrp::shard {
 
 struct MergeOptions {
   Rounding rounding = Rounding::error_feedback;
-  std::uint64_t block_bytes = 32u << 20;  ///< work unit; a rank holds two of them at most
-  std::string fingerprint;                ///< of the job; stands in the output's mark (mrp.json)
+  std::uint64_t block_bytes = 8u << 20;  ///< work unit; a rank holds five of them at most
+  std::string fingerprint;               ///< of the job; stands in the output's mark (mrp.json)
 };
 
 /// Collective over `comm`; the arguments must be the same on all ranks, `plan` made of `subspaces`
 /// and `deltas` (null where nothing was trained). A tensor W becomes (W + ΔW) P, its leak is
 /// relative to W + ΔW. Output files have the names, tensor order, dtypes and headers of the input;
-/// untouched tensors are byte-identical (read back and compared); index and side files (config,
-/// tokenizer, ...) are copied. The bytes do not depend on the number of ranks, on block_bytes or on
-/// the processor. The files grow in
+/// untouched tensors are byte-identical; everything is read back and compared; index and side files
+/// (config, tokenizer, ...) are copied. The bytes do not depend on the number of ranks, on
+/// block_bytes or on the processor. The files grow in
 /// "<output>.partial", which becomes `output` when everything is on the disk and checked; on any
 /// error it is removed. An `output` that an earlier merge wrote is replaced. Returns a record for
 /// every tensor: SHA-256 and leak, both from the bytes read back.

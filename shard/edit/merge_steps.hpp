@@ -12,6 +12,7 @@
 #include "dist/partition.hpp"
 #include "shard/edit/merge.hpp"
 #include "shard/edit/tensor_fold.hpp"
+#include "shard/edit/work_units.hpp"
 
 namespace mrp::shard {
 
@@ -29,14 +30,18 @@ struct MergeJob {
   }
 };
 
-/// Collective. Fills the (allocated) files and syncs them. Returns what was removed of each edit of
-/// the plan.
-std::vector<SquaredNorms> write_tensors(const MergeJob& job);
+struct Written {
+  std::vector<WorkUnit> units;  ///< of all ranks
+  std::vector<char> digests;    ///< [units × io::xxh3_digits] of the bytes that went to the disk
+  std::vector<SquaredNorms> removed;  ///< of each edit of the plan
+};
 
-/// Collective. Reads everything back: SHA-256 of each tensor, leak of edited ones, equality of the
-/// others with the input.
-std::map<std::string, io::TensorRecord> read_back(const MergeJob& job,
-                                                  const std::vector<SquaredNorms>& removed);
+/// Collective. Fills the (allocated) files and syncs them.
+Written write_tensors(const MergeJob& job);
+
+/// Collective. Reads everything back: the digests of units, SHA-256 of each tensor, leak of edited
+/// ones.
+std::map<std::string, io::TensorRecord> read_back(const MergeJob& job, const Written& written);
 
 /// Collective. Runs step(i) for each i of this rank's share, which ends early when a step threw on
 /// any rank; then all ranks throw. A rank may be minutes away from the next collective, so the news

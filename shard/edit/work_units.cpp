@@ -21,34 +21,39 @@ std::int64_t lanes_in(std::uint64_t bytes, std::uint64_t piece) {
 
 class Cutter {
  public:
-  Cutter(std::size_t file, std::uint64_t block_bytes, std::vector<WorkUnit>& units)
-      : file_(file), block_bytes_(block_bytes), units_(units) {}
+  Cutter(std::uint64_t block_bytes, std::vector<WorkUnit>& units)
+      : block_bytes_(block_bytes), units_(units) {}
 
-  void copy(std::uint64_t begin, std::uint64_t end) {
-    for (std::uint64_t at = begin; at < end; at += block_bytes_) {
-      const std::uint64_t stop = std::min(at + block_bytes_, end);
-      units_.push_back({file_, at, stop, {}, {}, stop - at});
+  void copy(std::size_t file, const io::TensorInfo& info) {
+    for (std::uint64_t at = info.begin; at < info.end; at += block_bytes_) {
+      const std::uint64_t stop = std::min(at + block_bytes_, info.end);
+      units_.push_back({file, &info, at, stop, {}, false, {}, stop - at});
     }
   }
 
-  void fold(const io::TensorInfo& info, std::size_t index, const TensorEdit& edit) {
+  void fold(std::size_t file, const io::TensorInfo& info, std::size_t index,
+            const TensorEdit& edit) {
     const MatrixShape shape = matrix_shape(info);
     const auto element = static_cast<std::uint64_t>(io::dtype_bits(info.dtype)) / 8;
     const bool columns = by_columns(edit);
     const std::int64_t across = columns ? shape.columns : shape.rows;
-    const std::uint64_t along =
-        edited_bytes(info, edit) * static_cast<std::uint64_t>(columns ? shape.rows : shape.columns);
+    const auto length = static_cast<std::uint64_t>(columns ? shape.rows : shape.columns);
+    const std::uint64_t along = edited_bytes(info, edit) * length;
     std::int64_t step = block_rows(along, block_bytes_);
     if (columns) step = std::max(step, lanes_in(kLeastPiece, element));
     for (std::int64_t at = 0; at < across; at += step) {
       const dist::Range part{at, std::min(at + step, across)};
-      units_.push_back({file_, info.begin, info.end, index, part,
-                        along * static_cast<std::uint64_t>(part.size())});
+      WorkUnit unit{file, &info, info.begin, info.end, index, columns, part, 0};
+      unit.bytes = along * static_cast<std::uint64_t>(part.size());
+      if (!columns) {
+        unit.begin = info.begin + static_cast<std::uint64_t>(part.begin) * element * length;
+        unit.end = info.begin + static_cast<std::uint64_t>(part.end) * element * length;
+      }
+      units_.push_back(unit);
     }
   }
 
  private:
-  std::size_t file_;
   std::uint64_t block_bytes_;
   std::vector<WorkUnit>& units_;
 };
@@ -69,18 +74,16 @@ std::vector<WorkUnit> make_work_units(const io::Checkpoint& checkpoint, const Ed
   std::map<std::string, std::size_t> edit_of;
   for (std::size_t i = 0; i < plan.edits.size(); ++i) edit_of[plan.edits[i].tensor] = i;
   std::vector<WorkUnit> units;
+  Cutter cutter(block_bytes, units);
   for (std::size_t f = 0; f < checkpoint.files().size(); ++f) {
-    const io::SafetensorsFile& file = checkpoint.files()[f];
-    Cutter cutter(f, block_bytes, units);
-    std::uint64_t copied_from = file.raw_header().size();
-    for (const io::TensorInfo& info : file.tensors()) {
+    for (const io::TensorInfo& info : checkpoint.files()[f].tensors()) {
       const auto found = edit_of.find(info.name);
-      if (found == edit_of.end()) continue;
-      cutter.copy(copied_from, info.begin);
-      cutter.fold(info, found->second, plan.edits[found->second]);
-      copied_from = info.end;
+      if (found == edit_of.end()) {
+        cutter.copy(f, info);
+      } else {
+        cutter.fold(f, info, found->second, plan.edits[found->second]);
+      }
     }
-    cutter.copy(copied_from, file.file_size());
   }
   return units;
 }

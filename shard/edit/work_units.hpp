@@ -12,12 +12,15 @@
 
 namespace mrp::shard {
 
-/// Bytes [begin, end) of a file that are copied, or rows or columns `part` of an edited tensor.
+/// Bytes [begin, end) of a tensor: copied, or rows `part` of an edited one. Or columns `part` of an
+/// edited tensor, which lie scattered between `begin` and `end`.
 struct WorkUnit {
   std::size_t file = 0;
-  std::uint64_t begin = 0;
+  const io::TensorInfo* tensor = nullptr;
+  std::uint64_t begin = 0;  ///< in the file
   std::uint64_t end = 0;
   std::optional<std::size_t> edit;  ///< index into the plan
+  bool columns = false;
   dist::Range part;
   std::uint64_t bytes = 0;  ///< held in memory: of the tensor and of its trained change
 };

@@ -1,9 +1,11 @@
-#include <map>
+#include <algorithm>
 #include <optional>
+#include <span>
 
-#include "io/direct_file.hpp"
+#include "io/hash.hpp"
+#include "io/read_ahead.hpp"
+#include "io/write_behind.hpp"
 #include "shard/edit/merge_steps.hpp"
-#include "shard/edit/work_units.hpp"
 
 namespace mrp::shard {
 
@@ -13,47 +15,45 @@ std::size_t element_bytes(io::DType dtype) {
   return static_cast<std::size_t>(io::dtype_bits(dtype)) / 8;
 }
 
-/// Does units of work; keeps the fold of the last tensor, because units of one tensor follow each
-/// other.
+/// The bytes of units that are read and written in one piece.
+std::vector<io::FilePart> parts_of(const io::Checkpoint& checkpoint,
+                                   std::span<const WorkUnit> units) {
+  std::vector<io::FilePart> parts;
+  for (const WorkUnit& unit : units) {
+    if (unit.columns) continue;
+    parts.push_back({checkpoint.files()[unit.file].path(), unit.begin, unit.end - unit.begin});
+  }
+  return parts;
+}
+
+/// Does units of work in their order: one is read and one is written while one is folded. Keeps the
+/// fold of the last tensor, because units of one tensor follow each other.
 class UnitWriter {
  public:
-  explicit UnitWriter(const MergeJob& job) : job_(job) {}
+  UnitWriter(const MergeJob& job, std::span<const WorkUnit> units)
+      : job_(job), reads_(parts_of(job.checkpoint, units)) {}
 
-  SquaredNorms write(const WorkUnit& unit) {
-    if (!unit.edit) {
-      copy(unit);
-      return {};
-    }
-    const TensorEdit& edit = job_.plan.edits[*unit.edit];
-    const io::TensorInfo& info = job_.checkpoint.info(edit.tensor);
-    if (edit_ != unit.edit) {
-      fold_.emplace(info, edit, job_.subspaces, job_.options.rounding);
+  /// What was removed of the unit. The digest of its new bytes goes to `digest`, if they lie in one
+  /// piece.
+  SquaredNorms write(const WorkUnit& unit, std::span<char> digest) {
+    if (unit.edit && edit_ != unit.edit) {
+      fold_.emplace(*unit.tensor, job_.plan.edits[*unit.edit], job_.subspaces,
+                    job_.options.rounding);
       edit_ = unit.edit;
-      if (fold_->needs_observation()) observe(info, unit.file);
+      if (fold_->needs_observation()) observe(*unit.tensor, unit.file);
     }
-    return fold_->by_columns() ? write_columns(info, unit) : write_rows(info, unit);
+    if (unit.columns) return write_columns(unit);
+    const std::span<std::byte> bytes = reads_.next();
+    SquaredNorms removed;
+    if (unit.edit) removed = fold_rows(unit, bytes);
+    std::ranges::copy(io::xxh3_128(bytes), digest.begin());
+    writes_.write(job_.output_file(unit.file), unit.begin, bytes);
+    return removed;
   }
 
-  void sync() const {
-    for (const auto& [file, partial] : files_) partial.sync();
-  }
+  void finish() { writes_.finish(); }
 
  private:
-  const io::SafetensorsFile& input(std::size_t file) const { return job_.checkpoint.files()[file]; }
-
-  const io::DirectFile& output(std::size_t file) {
-    const auto found = files_.find(file);
-    if (found != files_.end()) return found->second;
-    return files_.try_emplace(file, job_.output_file(file), io::DirectFile::Access::write)
-        .first->second;
-  }
-
-  void copy(const WorkUnit& unit) {
-    buffer_.resize(static_cast<std::size_t>(unit.bytes));
-    input(unit.file).read(unit.begin, buffer_);
-    output(unit.file).write(unit.begin, buffer_);
-  }
-
   /// The trained change of a block of the tensor at work; nothing if it has none.
   std::span<const float> read_delta(const io::TensorInfo& info, dist::Range rows,
                                     dist::Range columns) {
@@ -63,46 +63,36 @@ class UnitWriter {
     return delta_;
   }
 
-  /// Rows `part` of a tensor into buffer_; returns where they begin in the file.
-  std::uint64_t read_rows(const io::TensorInfo& info, std::size_t file, dist::Range part,
-                          MatrixBytes& block) {
-    const MatrixShape shape = matrix_shape(info);
-    const std::size_t row = element_bytes(info.dtype) * static_cast<std::size_t>(shape.columns);
-    const std::uint64_t begin = info.begin + static_cast<std::uint64_t>(part.begin) * row;
-    buffer_.resize(row * static_cast<std::size_t>(part.size()));
-    input(file).read(begin, buffer_);
-    block = {info.dtype, part.size(), shape.columns, buffer_,
-             read_delta(info, part, {0, shape.columns})};
-    return begin;
-  }
-
   void observe(const io::TensorInfo& info, std::size_t file) {
     const MatrixShape shape = matrix_shape(info);
+    const std::size_t row = element_bytes(info.dtype) * static_cast<std::size_t>(shape.columns);
     const std::int64_t step = block_rows(
         edited_bytes(info, job_.plan.edits[*edit_]) * static_cast<std::uint64_t>(shape.columns),
         job_.options.block_bytes);
-    MatrixBytes block;
-    for (std::int64_t row = 0; row < shape.rows; row += step) {
-      read_rows(info, file, {row, std::min(row + step, shape.rows)}, block);
-      fold_->observe(row, block);
+    for (std::int64_t first = 0; first < shape.rows; first += step) {
+      const dist::Range part{first, std::min(first + step, shape.rows)};
+      buffer_.resize(row * static_cast<std::size_t>(part.size()));
+      job_.checkpoint.files()[file].read(info.begin + static_cast<std::uint64_t>(first) * row,
+                                         buffer_);
+      fold_->observe(first, {info.dtype, part.size(), shape.columns, buffer_,
+                             read_delta(info, part, {0, shape.columns})});
     }
   }
 
-  SquaredNorms write_rows(const io::TensorInfo& info, const WorkUnit& unit) {
-    MatrixBytes block;
-    const std::uint64_t begin = read_rows(info, unit.file, unit.part, block);
-    const SquaredNorms removed = fold_->fold(unit.part.begin, block);
-    output(unit.file).write(begin, buffer_);
-    return removed;
+  SquaredNorms fold_rows(const WorkUnit& unit, std::span<std::byte> bytes) {
+    const std::int64_t columns = matrix_shape(*unit.tensor).columns;
+    return fold_->fold(unit.part.begin, {unit.tensor->dtype, unit.part.size(), columns, bytes,
+                                         read_delta(*unit.tensor, unit.part, {0, columns})});
   }
 
-  SquaredNorms write_columns(const io::TensorInfo& info, const WorkUnit& unit) {
+  SquaredNorms write_columns(const WorkUnit& unit) {
+    const io::TensorInfo& info = *unit.tensor;
     const MatrixShape shape = matrix_shape(info);
     buffer_ = job_.checkpoint.read_block(info.name, {0, shape.rows}, unit.part);
     const MatrixBytes slab{info.dtype, shape.rows, unit.part.size(), buffer_,
                            read_delta(info, {0, shape.rows}, unit.part)};
     const SquaredNorms removed = fold_->fold(unit.part.begin, slab);
-    const io::DirectFile& file = output(unit.file);
+    const io::DirectFile& file = writes_.open(job_.output_file(unit.file));
     if (unit.part.size() == shape.columns) {
       file.write(info.begin, buffer_);
       return removed;
@@ -118,7 +108,8 @@ class UnitWriter {
   }
 
   const MergeJob& job_;
-  std::map<std::size_t, io::DirectFile> files_;
+  io::ReadAhead reads_;
+  io::WriteBehind writes_;  // ends before the memory that it writes from
   std::optional<std::size_t> edit_;
   std::optional<TensorFold> fold_;
   std::vector<std::byte> buffer_;
@@ -127,35 +118,43 @@ class UnitWriter {
 
 }  // namespace
 
-std::vector<SquaredNorms> write_tensors(const MergeJob& job) {
-  const std::vector<WorkUnit> units =
-      make_work_units(job.checkpoint, job.plan, job.options.block_bytes);
+Written write_tensors(const MergeJob& job) {
+  Written written{make_work_units(job.checkpoint, job.plan, job.options.block_bytes), {}, {}};
+  const std::vector<WorkUnit>& units = written.units;
   const std::vector<dist::Range> shares =
       share_units(units, job.plan, job.subspaces, job.comm.size());
+  const dist::Range own = shares[static_cast<std::size_t>(job.comm.rank())];
   std::vector<std::uint64_t> weights;
   for (const WorkUnit& unit : units) weights.push_back(unit.bytes);
 
   // One slot for each unit, so that the sums below have the same order on any number of ranks.
   std::vector<double> removed(2 * units.size(), 0.0);
-  {
-    UnitWriter writer(job);
-    run_share(
-        job, "merge", shares, weights,
-        [&](std::size_t i) {
-          const SquaredNorms norms = writer.write(units[i]);
-          removed[2 * i] = norms.rows;
-          removed[2 * i + 1] = norms.columns;
-        },
-        [&] { writer.sync(); });
-  }
+  std::vector<char> digests(io::xxh3_digits * static_cast<std::size_t>(own.size()), '-');
+  std::optional<UnitWriter> writer;
+  run_share(
+      job, "merge", shares, weights,
+      [&](std::size_t i) {
+        const std::size_t mine = i - static_cast<std::size_t>(own.begin);
+        if (!writer)
+          writer.emplace(job, std::span(units).subspan(i, static_cast<std::size_t>(own.size())));
+        const SquaredNorms norms = writer->write(
+            units[i], std::span(digests).subspan(mine * io::xxh3_digits, io::xxh3_digits));
+        removed[2 * i] = norms.rows;
+        removed[2 * i + 1] = norms.columns;
+      },
+      [&] {
+        if (writer) writer->finish();
+      });
+  // Shares are contiguous and in rank order.
+  written.digests = job.comm.all_gather_v(std::span<const char>(digests));
   job.comm.all_reduce(std::span(removed));
-  std::vector<SquaredNorms> of_edits(job.plan.edits.size());
+  written.removed.resize(job.plan.edits.size());
   for (std::size_t i = 0; i < units.size(); ++i) {
     if (!units[i].edit) continue;
-    of_edits[*units[i].edit].rows += removed[2 * i];
-    of_edits[*units[i].edit].columns += removed[2 * i + 1];
+    written.removed[*units[i].edit].rows += removed[2 * i];
+    written.removed[*units[i].edit].columns += removed[2 * i + 1];
   }
-  return of_edits;
+  return written;
 }
 
 }  // namespace mrp::shard

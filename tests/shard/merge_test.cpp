@@ -10,6 +10,7 @@
 #include "dist/error.hpp"
 #include "io/file.hpp"
 #include "io/hash.hpp"
+#include "shard/edit/merge_steps.hpp"
 #include "shard/edit_case.hpp"
 #include "support/temp_folder.hpp"
 
@@ -203,6 +204,33 @@ TEST_F(MergeTest, RecordsHoldLeakAndHashOfTheWrittenBytes) {
   }
   EXPECT_LE(worst[Rounding::nearest], 3e-3);
   EXPECT_LE(worst[Rounding::error_feedback], 3e-4);
+}
+
+TEST_F(MergeTest, OtherBytesOnTheDiskAreFound) {
+  const fs::path input = make("in", {});
+  const io::SubspaceFile file = subspaces({"layers.1.o_proj.input"});
+  const io::Checkpoint checkpoint(input);
+  const EditPlan plan = make_edit_plan(checkpoint, test::tiny_config(), file);
+  const MergeOptions options;
+  for (const char* damaged : {"model.norm.weight", "model.layers.1.self_attn.o_proj.weight"}) {
+    const fs::path copy = folder_.path() / damaged;
+    on_root([&] { fs::copy(input, copy); });
+    const MergeJob job{checkpoint, plan, file, nullptr, options, copy, comm_};
+    const Written written = write_tensors(job);
+    read_back(job, written);
+    on_root([&] {
+      std::fstream bytes(copy / checkpoint.file_of(damaged).path().filename(),
+                         std::ios::in | std::ios::out | std::ios::binary);
+      bytes.seekg(static_cast<std::streamoff>(checkpoint.info(damaged).begin));
+      const int byte = bytes.get();
+      bytes.seekp(static_cast<std::streamoff>(checkpoint.info(damaged).begin));
+      bytes.put(static_cast<char>(byte ^ 1));
+    });
+    EXPECT_THAT([&] { read_back(job, written); },
+                testing::ThrowsMessage<dist::ResourceError>(
+                    HasSubstr(std::string(damaged) + " read back differs")));
+    comm_.barrier();
+  }
 }
 
 TEST_F(MergeTest, AnEmptyPlanCopies) {
