@@ -18,7 +18,6 @@ void capture(Job& job) {
   options.sets = {"forget", "retain"};
   options.sites = make_sites(job.config, config);
   options.positions = job.config.sites.positions;
-  options.batch_tokens = job.config.parallel.batch_tokens;
   options.fingerprint = job.expected.at("capture");
   dist::log::info(fmt::format("capture: {} sites, {} to {}", options.sites.size(),
                               options.sites.front().name(), options.sites.back().name()));
@@ -31,6 +30,7 @@ void capture(Job& job) {
     const dist::Timers::Scope scope(job.timers, "load");
     model.emplace(checkpoint, config, layout, model_settings);
   }
+  options.batch_tokens = batch_tokens(job.config, *model);
   shard::capture(*model, layout, tokens, options, job.work.states(), job.timers);
 }
 

@@ -266,8 +266,10 @@ std::vector<Key> make_keys() {
   add(relearn_keys());
   add({automatic_or_integer("parallel.tensor", MRP_FIELD(parallel.tensor), 1, kMillion,
                             "ranks that share one copy of the model; the rest is data parallel"),
-       integer("parallel.batch_tokens", MRP_FIELD(parallel.batch_tokens), 1, 100 * kMillion,
-               "tokens of a batch, padding included"),
+       automatic_or_integer("parallel.batch_tokens", MRP_FIELD(parallel.batch_tokens), 1,
+                            100 * kMillion,
+                            "tokens of a batch, padding included; auto: 1024 on a processor, 4096 "
+                            "on a GPU"),
        choice<Device>("device", MRP_FIELD(device),
                       {{"auto", Device::automatic}, {"cpu", Device::cpu}, {"cuda", Device::cuda}},
                       "auto: CUDA where a GPU is visible"),

@@ -79,8 +79,8 @@ void measure(Job& job, const Side& side, const shard::CausalLM& model,
   std::map<std::string, nlohmann::json> measured;
   for (const std::string& set : side.missing) {
     const dist::Timers::Scope set_scope(job.timers, set);
-    const auto metrics = shard::evaluate(model, layout, tokens.set(set),
-                                         job.config.parallel.batch_tokens, reference);
+    const auto metrics =
+        shard::evaluate(model, layout, tokens.set(set), batch_tokens(job.config, model), reference);
     measured[set] = to_json(metrics, measured_from(job, side, set));
     dist::log::info(fmt::format("evaluate: {}: {}: {} items, NLL {:.3f}, answer probability {:.3f}",
                                 side.name, set, metrics.items, metrics.nll,

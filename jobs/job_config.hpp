@@ -105,7 +105,7 @@ struct JobConfig {
 
   struct Parallel {
     std::optional<int> tensor;  ///< empty: chosen from the rank count
-    std::int64_t batch_tokens = 4096;
+    std::optional<std::int64_t> batch_tokens;  ///< empty: what suits the device
   } parallel;
 
   Device device = Device::automatic;

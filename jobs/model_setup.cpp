@@ -134,6 +134,10 @@ shard::ModelOptions model_options(const Job& job) {
   return options;
 }
 
+std::int64_t batch_tokens(const JobConfig& config, const shard::CausalLM& model) {
+  return config.parallel.batch_tokens.value_or(model.options().device.is_cpu() ? 1024 : 4096);
+}
+
 std::uint64_t memory_share(const dist::Communicator& world) {
   std::uint64_t bytes = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
                         static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));

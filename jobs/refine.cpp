@@ -161,7 +161,7 @@ void refine(Job& job) {
   const auto matched = dist::agree(world, [&] { return matched_set(job, tokens); });
   shard::Trainable trainable(model,
                              trainable_options(job, model, layout, with_earlier(retain, tokens)));
-  const shard::RefineOptions options = refine_options(job);
+  const shard::RefineOptions options = refine_options(job, model);
   dist::log::info(fmt::format("refine: {} numbers are trained on this rank, {} steps",
                               trainable.count(), options.steps));
   log_substitutes(job, forget);

@@ -7,6 +7,7 @@
 #include "dist/agree.hpp"
 #include "dist/error.hpp"
 #include "io/subspace_store.hpp"
+#include "jobs/model_setup.hpp"
 #include "shard/train/confine.hpp"
 
 namespace mrp::jobs {
@@ -114,7 +115,7 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
       refine.train == Train::subspace || (refine.train == Train::lora && refine.lora_confined);
   if (!confined) return options;
   for (const auto& [site, moments] :
-       shard::input_moments(model, layout, kept, job.config.parallel.batch_tokens)) {
+       shard::input_moments(model, layout, kept, batch_tokens(job.config, model))) {
     const std::int64_t width = moments.size(0);
     options.confinement[site] =
         shard::soft_confinement(moments, refine.softness, width > kAllDirections ? width / 8 : 0);
@@ -127,7 +128,7 @@ std::filesystem::path refine_state(const Job& job) {
          fmt::format("refine.{}.{}", job.expected.at("refine"), job.world->size());
 }
 
-shard::RefineOptions refine_options(const Job& job) {
+shard::RefineOptions refine_options(const Job& job, const shard::CausalLM& model) {
   const auto& refine = job.config.refine;
   shard::RefineOptions options;
   options.steps = refine.steps;
@@ -143,7 +144,7 @@ shard::RefineOptions refine_options(const Job& job) {
   options.optimizer.kind = refine.optimizer == JobConfig::Optimizer::sgd
                                ? shard::OptimizerKind::sgd
                                : shard::OptimizerKind::adamw;
-  options.batch_tokens = job.config.parallel.batch_tokens;
+  options.batch_tokens = batch_tokens(job.config, model);
   options.seed = job.config.seed;
   options.state = refine_state(job);
   return options;

@@ -14,6 +14,6 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
 /// Directory of the saved state of this very training on this number of ranks.
 std::filesystem::path refine_state(const Job& job);
 
-shard::RefineOptions refine_options(const Job& job);
+shard::RefineOptions refine_options(const Job& job, const shard::CausalLM& model);
 
 }  // namespace mrp::jobs

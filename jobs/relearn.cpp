@@ -100,7 +100,7 @@ json attack(const Job& job, const json& run, shard::CausalLM& model,
   options.learning_rate = run.at("learning_rate");
   options.steps = job.config.relearn.steps;
   options.seed = run.at("seed");
-  options.batch_tokens = job.config.parallel.batch_tokens;
+  options.batch_tokens = batch_tokens(job.config, model);
   if (run.at("projection") == "kept") options.projectors = local_projectors(job, model, layout);
   const io::TokenSet& forget = tokens.set("forget");
   const shard::Split split = dist::agree(*job.world, [&] {

@@ -11,6 +11,7 @@
 #include "dist/agree.hpp"
 #include "dist/checked_cast.hpp"
 #include "io/file.hpp"
+#include "jobs/model_setup.hpp"
 #include "jobs/python.hpp"
 #include "shard/generate.hpp"
 
@@ -52,7 +53,7 @@ void answer(const Job& job, const shard::CausalLM& model, const dist::ParallelLa
   for (const Question& question : questions) prompts.push_back(question.prompt);
   shard::GenerateOptions options;
   options.max_tokens = kMostTokens;
-  options.batch_tokens = job.config.parallel.batch_tokens;
+  options.batch_tokens = batch_tokens(job.config, model);
   if (const auto& ends = model.config().eos_token_ids; !ends.empty()) {
     options.end_token = dist::checked_cast<std::int32_t>(ends.front(), "eos_token_id");
   }

@@ -76,7 +76,7 @@ std::vector<Tokens> draw(Job& job, const OpenCheckpoint& base, const io::Sequenc
   options.seed = job.config.seed;
   const auto& ends = base.config.eos_token_ids;
   if (!ends.empty()) options.end_token = static_cast<std::int32_t>(ends.front());
-  options.batch_tokens = job.config.parallel.batch_tokens;
+  options.batch_tokens = batch_tokens(job.config, model);
   std::vector<Tokens> samples = starts(retain, job.config.refine.samples, job.config.seed);
   const auto written = shard::generate(model, layout, samples, options, "sample");
   for (std::size_t i = 0; i < samples.size(); ++i) {
