@@ -171,7 +171,7 @@ std::vector<Key> refine_keys() {
       real("refine.forget_weight", MRP_FIELD(refine.forget_weight), "a number, 0 or above",
            is_not_negative, "weight of the forget loss"),
       real("refine.retain_weight", MRP_FIELD(refine.retain_weight), "a number, 0 or above",
-           is_not_negative, "weight of the retain loss and of the match on samples"),
+           is_not_negative, "weight of the retain loss"),
       integer("refine.steps", MRP_FIELD(refine.steps), 1, kMillion, "training steps"),
       integer("refine.batch", MRP_FIELD(refine.batch), 1, kMillion, "items of each set in a step"),
       real("refine.learning_rate", MRP_FIELD(refine.learning_rate), "a number above 0", is_positive,
@@ -181,6 +181,11 @@ std::vector<Key> refine_keys() {
                         "adamw: without weight decay"),
       real("refine.softness", MRP_FIELD(refine.softness), "a number above 0", is_positive,
            "train subspace: small keeps changes away from what the retain set uses"),
+      real(
+          "refine.shrink", MRP_FIELD(refine.shrink), "a number from 0 to 1",
+          [](double x) { return x >= 0 && x <= 1; },
+          "train subspace: share of what the retain set leaves free that is gone when training "
+          "begins"),
       words("refine.modules", MRP_FIELD(refine.modules), {"qkv", "o_proj", "gate_up", "down_proj"},
             "linear layers that are trained"),
       integer("refine.lora_rank", MRP_FIELD(refine.lora_rank), 1, kMillion, "rank of train lora"),
@@ -188,6 +193,10 @@ std::vector<Key> refine_keys() {
            "train lora: inside what the retain set leaves free"),
       integer("refine.samples", MRP_FIELD(refine.samples), 0, kMillion,
               "texts drawn from the original model whose logits are kept; 0: none"),
+      integer("refine.sample_batch", MRP_FIELD(refine.sample_batch), 1, kMillion,
+              "samples in a step"),
+      real("refine.sample_weight", MRP_FIELD(refine.sample_weight), "a number, 0 or above",
+           is_not_negative, "weight of the match on samples"),
       integer("refine.sample_tokens", MRP_FIELD(refine.sample_tokens), 8, kMillion,
               "largest length of a sample"),
       integer("refine.tamper_resistance", MRP_FIELD(refine.tamper_resistance), 0, kMillion,
@@ -266,10 +275,10 @@ std::vector<Key> make_keys() {
   add(relearn_keys());
   add({automatic_or_integer("parallel.tensor", MRP_FIELD(parallel.tensor), 1, kMillion,
                             "ranks that share one copy of the model; the rest is data parallel"),
-       automatic_or_integer("parallel.batch_tokens", MRP_FIELD(parallel.batch_tokens), 1,
-                            100 * kMillion,
-                            "tokens of a batch, padding included; auto: 1024 on a processor, 4096 "
-                            "on a GPU"),
+       automatic_or_integer(
+           "parallel.batch_tokens", MRP_FIELD(parallel.batch_tokens), 1, 100 * kMillion,
+           "tokens of a batch, padding included; auto: 4096, down to 1024 for wide "
+           "models on a processor"),
        choice<Device>("device", MRP_FIELD(device),
                       {{"auto", Device::automatic}, {"cpu", Device::cpu}, {"cuda", Device::cuda}},
                       "auto: CUDA where a GPU is visible"),

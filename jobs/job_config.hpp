@@ -75,11 +75,14 @@ struct JobConfig {
     double learning_rate = 1e-3;
     Optimizer optimizer = Optimizer::adamw;
     double softness = 0.1;
+    double shrink = 0;
     std::vector<std::string> modules{"qkv", "o_proj", "gate_up", "down_proj"};
     double forget_weight = 1;
     std::int64_t lora_rank = 16;
     bool lora_confined = false;
     std::int64_t samples = 2500;
+    std::int64_t sample_batch = 16;
+    double sample_weight = 2;
     std::int64_t sample_tokens = 128;
     std::int64_t tamper_resistance = 2;
     double tamper_weight = 4;
@@ -104,7 +107,7 @@ struct JobConfig {
   } relearn;
 
   struct Parallel {
-    std::optional<int> tensor;  ///< empty: chosen from the rank count
+    std::optional<int> tensor;                 ///< empty: chosen from the rank count
     std::optional<std::int64_t> batch_tokens;  ///< empty: what suits the device
   } parallel;
 

@@ -135,7 +135,12 @@ shard::ModelOptions model_options(const Job& job) {
 }
 
 std::int64_t batch_tokens(const JobConfig& config, const shard::CausalLM& model) {
-  return config.parallel.batch_tokens.value_or(model.options().device.is_cpu() ? 1024 : 4096);
+  constexpr std::int64_t least = 1024, most = 4096;
+  if (!model.options().device.is_cpu()) return config.parallel.batch_tokens.value_or(most);
+  // An MLP's states of more than this do not stay in the caches from one operation to the next.
+  constexpr std::int64_t cached = std::int64_t{4} << 20;
+  return config.parallel.batch_tokens.value_or(
+      std::clamp(cached / model.config().intermediate_size, least, most));
 }
 
 std::uint64_t memory_share(const dist::Communicator& world) {

@@ -45,8 +45,7 @@ dist::ParallelLayout make_layout(const Job& job, const io::ModelConfig& model);
 /// @throws UsageError if CUDA is asked for and there is none.
 shard::ModelOptions model_options(const Job& job);
 
-/// parallel.batch_tokens; when automatic, as many as keep a layer's states in a processor's caches,
-/// or a GPU busy.
+/// parallel.batch_tokens; when automatic, as many as keep a processor's caches or a GPU busy.
 std::int64_t batch_tokens(const JobConfig& config, const shard::CausalLM& model);
 
 /// Memory that one rank may use: an even share of its node's, or of the job's limit there; the

@@ -133,6 +133,16 @@ std::optional<io::TokenSet> matched_set(const Job& job, const io::TokenDataset& 
   return set;
 }
 
+/// What is gone when training begins can be missed only where there is something to miss it.
+void warn_of_shrinking(const Job& job, bool matched) {
+  const auto& refine = job.config.refine;
+  if (refine.train != JobConfig::Train::subspace || refine.shrink == 0 || matched) return;
+  dist::log::warn(
+      "refine: without samples, nothing brings back what refine.shrink takes from knowledge that "
+      "is "
+      "not in the retain set; set refine.shrink: 0 or draw samples");
+}
+
 /// Says where alternatives come from that no record has.
 void log_substitutes(const Job& job, const io::TokenSet& forget) {
   const auto loss = job.config.refine.forget_loss;
@@ -165,6 +175,7 @@ void refine(Job& job) {
   dist::log::info(fmt::format("refine: {} numbers are trained on this rank, {} steps",
                               trainable.count(), options.steps));
   log_substitutes(job, forget);
+  warn_of_shrinking(job, matched.has_value());
   StepLog log(job, options.steps);
   {
     const dist::Timers::Scope scope(job.timers, "train");

@@ -114,6 +114,7 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
   const bool confined =
       refine.train == Train::subspace || (refine.train == Train::lora && refine.lora_confined);
   if (!confined) return options;
+  options.shrink = refine.shrink;
   for (const auto& [site, moments] :
        shard::input_moments(model, layout, kept, batch_tokens(job.config, model))) {
     const std::int64_t width = moments.size(0);
@@ -138,6 +139,8 @@ shard::RefineOptions refine_options(const Job& job, const shard::CausalLM& model
   options.forget_weight = refine.forget_weight;
   options.retain_loss = retain_loss(refine.retain_loss);
   options.retain_weight = refine.retain_weight;
+  options.sample_batch = refine.sample_batch;
+  options.sample_weight = refine.sample_weight;
   options.tamper_every = refine.tamper_resistance;
   options.tamper_weight = refine.tamper_weight;
   options.agree_signs = refine.agree_signs;

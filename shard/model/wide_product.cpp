@@ -23,11 +23,11 @@ torch::Tensor wide_product(const torch::Tensor& x, const torch::Tensor& weight) 
   const torch::Tensor a = x.contiguous(), b = weight.contiguous();
   auto shape = x.sizes().vec();
   shape.back() = weight.size(0);
-  torch::Tensor result = torch::zeros(shape, x.options().dtype(torch::kFloat32));
+  torch::Tensor result = torch::empty(shape, x.options().dtype(torch::kFloat32));
   const int n = dist::checked_cast<int>(weight.size(0)),
             k = dist::checked_cast<int>(weight.size(1));
   const int m = dist::checked_cast<int>(result.numel() / std::max(n, 1));
-  if (m == 0 || n == 0 || k == 0) return result;
+  if (m == 0 || n == 0 || k == 0) return result.zero_();
   cblas_gemm_bf16bf16f32(kRowMajor, kNormal, kTransposed, m, n, k, 1, a.data_ptr(), k, b.data_ptr(),
                          k, 0, result.data_ptr<float>(), n);
   return result;

@@ -70,15 +70,19 @@ Example Examples::open(std::int64_t i, std::int64_t choice) const {
   return copy(set_->options.sequences, open_[index(i)][index(choice)]);
 }
 
-std::int64_t Examples::prompt_length(std::int64_t i) const {
-  const auto mask = set_->items.mask(i);
-  const auto first = std::find(mask.begin(), mask.end(), std::uint8_t{1}) - mask.begin() + 1;
-  return first > 1 ? first : std::max<std::int64_t>(set_->items.length(i) / 2, 1);
+Examples::Parts Examples::parts(std::int64_t i) const {
+  const bool open_form = has_letters(i);
+  const io::Sequences& sequences = open_form ? set_->options.sequences : set_->items;
+  const std::int64_t at = open_form ? open_[index(i)][index(right_choice(i))] : i;
+  const auto tokens = sequences.tokens(at);
+  const auto mask = sequences.mask(at);
+  auto prompt = std::find(mask.begin(), mask.end(), std::uint8_t{1}) - mask.begin() + 1;
+  if (prompt == 1) prompt = std::max<std::int64_t>(std::ssize(tokens) / 2, 1);
+  return {tokens.first(index(prompt)), tokens.subspan(index(prompt))};
 }
 
 Example Examples::substituted(std::int64_t i, std::int64_t j) const {
-  const auto prompt = set_->items.tokens(i).first(index(prompt_length(i)));
-  const auto answer = set_->items.tokens(j).subspan(index(prompt_length(j)));
+  const auto prompt = parts(i).prompt, answer = parts(j).answer;
   Example example;
   example.tokens.assign(prompt.begin(), prompt.end());
   example.tokens.insert(example.tokens.end(), answer.begin(), answer.end());

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <random>
+#include <span>
 #include <vector>
 
 #include "io/token_dataset.hpp"
@@ -40,8 +41,8 @@ class Examples {
   Example listed(std::int64_t i, std::int64_t letter, std::int64_t choice) const;
   /// The question without the list, the text of `choice` supervised.
   Example open(std::int64_t i, std::int64_t choice) const;
-  /// The prompt of item i and the answer of item j. Of a text that is supervised from its first
-  /// token on, the first half is the prompt.
+  /// The prompt of item i and the answer of item j, the open form of those that ask for a letter.
+  /// Of a text that is supervised from its first token on, the first half is the prompt.
   Example substituted(std::int64_t i, std::int64_t j) const;
   std::int64_t right_choice(std::int64_t i) const;
 
@@ -54,7 +55,11 @@ class Examples {
   std::int64_t without_choices() const;
 
  private:
-  std::int64_t prompt_length(std::int64_t i) const;
+  struct Parts {
+    std::span<const std::int32_t> prompt, answer;
+  };
+  /// Of the form that does not ask for a letter.
+  Parts parts(std::int64_t i) const;
 
   const io::TokenSet* set_;
   /// Per item and choice: index into the option sequences.

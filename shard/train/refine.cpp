@@ -96,7 +96,7 @@ class Refinement {
     for (std::int64_t step = 0; step < steps; ++step) {
       retain_items_.next(options_->batch);
       forget_items_.next(options_->batch);
-      if (sample_items_) sample_items_->next(options_->batch);
+      if (sample_items_) sample_items_->next(options_->sample_batch);
     }
   }
 
@@ -126,8 +126,8 @@ class Refinement {
                             options_->retain_weight, result.step);
     if (!samples_) return;
     result.sample_loss =
-        trainer_.accumulate(logit_match, *samples_, sample_items_->next(options_->batch),
-                            options_->retain_weight, result.step);
+        trainer_.accumulate(logit_match, *samples_, sample_items_->next(options_->sample_batch),
+                            options_->sample_weight, result.step);
   }
 
   void forget(RefineStep& result) {

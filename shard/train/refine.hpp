@@ -25,7 +25,9 @@ struct RefineOptions {
   Loss forget_loss = indifference;
   double forget_weight = 1;
   Loss retain_loss = cross_entropy_and_match;
-  double retain_weight = 2;       ///< of the retain items and of the samples
+  double retain_weight = 2;
+  std::int64_t sample_batch = 16;  ///< samples in a step
+  double sample_weight = 2;
   std::int64_t tamper_every = 2;  ///< steps; 0: no tamper resistance
   double tamper_weight = 4;
   /// The forget gradient, at norm `forget_weight`, counts only where it has the sign of the retain

@@ -85,7 +85,11 @@ void Trainable::add_linear(const Parameter& parameter, const TrainableOptions& o
   switch (options.form) {
     case TrainForm::subspace: {
       MRP_EXPECT(confined, "no confinement for " + site.name());
-      add_leaf(weight, torch::zeros({outputs, inputs}), false, false);
+      const torch::Tensor start =
+          options.shrink == 0
+              ? torch::zeros({outputs, inputs})
+              : -options.shrink * confine(weight.base.to(torch::kFloat32), confinement->second);
+      add_leaf(weight, start, false, false);
       weight.value = [s = confinement->second](const torch::Tensor& w, Leaves leaves) {
         return w + confine(leaves[0], s);
       };

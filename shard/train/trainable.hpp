@@ -1,5 +1,5 @@
-// What is trained of a model: each weight becomes a function of a few leaves, fp32 and zero-change
-// at the start.
+// What is trained of a model: each weight becomes a function of a few leaves, fp32 and, unless they
+// are shrunk, zero-change at the start.
 #pragma once
 
 #include <torch/torch.h>
@@ -33,6 +33,9 @@ struct Confinement {
 struct TrainableOptions {
   TrainForm form = TrainForm::subspace;
   std::map<Site, Confinement> confinement;  ///< sites without one are not confined
+  /// With `subspace`: M starts at −shrink W₀ S. 1: nothing is left of what the retain states hardly
+  /// use, W = W₀ (I − S²), and training brings back what is missed.
+  double shrink = 0;
   /// Constant projectors that stay in the graph: W P with P = I − A Bᵀ, by site {A, B}.
   std::map<Site, std::pair<torch::Tensor, torch::Tensor>> projectors;
   /// With `projections`: A to start from, fp32 [local width × k], by site, input or output side. Of

@@ -2,15 +2,13 @@
 import numpy
 import torch
 
-BATCH_TOKENS = 4096  # as parallel.batch_tokens
 
-
-def by_length(texts):
-    """Lists of indices in ascending order of length; padded, none has more than BATCH_TOKENS."""
+def by_length(texts, batch_tokens=4096):
+    """Lists of indices in ascending order of length; padded, none has more than `batch_tokens`."""
     lengths = [len(ids) for ids, _ in texts]
     batches = [[]]
     for i in sorted(range(len(texts)), key=lambda i: (lengths[i], i)):
-        if batches[-1] and (len(batches[-1]) + 1) * lengths[i] > BATCH_TOKENS:
+        if batches[-1] and (len(batches[-1]) + 1) * lengths[i] > batch_tokens:
             batches.append([])
         batches[-1].append(i)
     return batches

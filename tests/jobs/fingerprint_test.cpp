@@ -130,6 +130,8 @@ TEST_F(FingerprintTest, TrainingDependsOnItsOwnSettings) {
                                                  {"refine.train=none", from_sample_},
                                                  {"refine.train=lora", from_refine_},
                                                  {"refine.steps=9", from_refine_},
+                                                 {"refine.shrink=1", from_refine_},
+                                                 {"refine.sample_batch=9", from_refine_},
                                                  {"refine.forget_loss=npo", from_refine_},
                                                  {"refine.tamper_resistance=0", from_refine_},
                                                  {"project=true", from_refine_},

@@ -100,8 +100,9 @@ TEST(JobConfigTest, EveryKeyOfTrainingTakesItsValue) {
       parse(
           "refine: {train: lora, forget_loss: npo, retain_loss: kl, forget_weight: 0, "
           "retain_weight: 3, steps: 4, batch: 5, learning_rate: 0.25, optimizer: sgd, "
-          "softness: 0.5, modules: [qkv], lora_rank: 6, lora_confined: true, samples: 0, "
-          "sample_tokens: 8, tamper_resistance: 9, tamper_weight: 0.5}\n")
+          "softness: 0.5, shrink: 0.25, modules: [qkv], lora_rank: 6, lora_confined: true, "
+          "samples: 0, sample_batch: 7, sample_weight: 0.75, sample_tokens: 8, tamper_resistance: "
+          "9, tamper_weight: 0.5}\n")
           .refine;
   EXPECT_EQ(refine.train, JobConfig::Train::lora);
   EXPECT_EQ(refine.forget_loss, JobConfig::ForgetLoss::npo);
@@ -117,6 +118,9 @@ TEST(JobConfigTest, EveryKeyOfTrainingTakesItsValue) {
   EXPECT_EQ(refine.lora_rank, 6);
   EXPECT_TRUE(refine.lora_confined);
   EXPECT_EQ(refine.samples, 0);
+  EXPECT_EQ(refine.shrink, 0.25);
+  EXPECT_EQ(refine.sample_batch, 7);
+  EXPECT_EQ(refine.sample_weight, 0.75);
   EXPECT_EQ(refine.sample_tokens, 8);
   EXPECT_EQ(refine.tamper_resistance, 9);
   EXPECT_EQ(refine.tamper_weight, 0.5);
@@ -183,7 +187,8 @@ TEST_P(JobErrorTest, NamesPlaceAndRemedy) {
 }
 
 const std::string kTop =
-    "preset, continue, model, output, work, data, sites, subspace, project, refine, merge, evaluate, "
+    "preset, continue, model, output, work, data, sites, subspace, project, refine, merge, "
+    "evaluate, "
     "relearn, "
     "parallel, device, compute, seed";
 const std::string kSubspace =

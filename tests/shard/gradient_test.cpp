@@ -176,6 +176,28 @@ TEST_P(GradientTest, EveryFormMatchesDifferences) {
   }
 }
 
+TEST_P(GradientTest, ShrunkWeightsBeginWithoutWhatIsLeftFree) {
+  const dist::ParallelLayout alone(self_, 1);
+  CausalLM model(golden_.checkpoint(), golden_.config(), alone, {});
+  TrainableOptions options = random_options(TrainForm::subspace, model);
+  options.shrink = 0.5;
+  std::vector<torch::Tensor> expected;
+  for (const Parameter& parameter : model.parameters()) {
+    if (!parameter.input) continue;
+    const Confinement& c = options.confinement.at(*parameter.input);
+    const torch::Tensor s = torch::eye(c.u.size(0)) - torch::matmul(c.u * c.damping, c.u.t());
+    const torch::Tensor& w = *parameter.value;
+    expected.push_back(w - 0.5 * torch::matmul(torch::matmul(w, s), s));
+  }
+  Trainable trainable(model, options);
+  trainable.apply();
+  const std::vector<torch::Tensor> found = trainable.applied();
+  ASSERT_EQ(found.size(), expected.size());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    EXPECT_LE((found[i] - expected[i]).abs().max().item<double>(), 1e-5);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Golden, GradientTest,
                          testing::Values("tied", "grouped", "one_kv_head", "mistral"),
                          [](const auto& test) { return std::string(test.param); });

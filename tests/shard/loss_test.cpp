@@ -178,8 +178,10 @@ class LossTest : public testing::Test {
     const auto parts = [&](std::int64_t k) {
       // A text without a prompt is cut in the middle.
       const Question& q = question(k);
-      const Tokens all = test::joined(q.prompt, q.answer());
-      const auto cut = q.prompt.size() > 1 ? std::ssize(q.prompt) : std::ssize(all) / 2;
+      // Of the form without letters.
+      const Tokens& prompt = q.letters.empty() ? q.prompt : q.open_prompt;
+      const Tokens all = test::joined(prompt, q.letters.empty() ? q.answer() : q.texts[q.right]);
+      const auto cut = prompt.size() > 1 ? std::ssize(prompt) : std::ssize(all) / 2;
       return std::pair(Tokens(all.begin(), all.begin() + cut),
                        Tokens(all.begin() + cut, all.end()));
     };

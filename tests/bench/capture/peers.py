@@ -20,6 +20,7 @@ import random_job  # noqa: E402
 
 FIXED_LENGTH = 160
 FIXED_BATCH = 16
+BATCH_TOKENS = 1024  # faster here than 4096, as for us
 PEAK_ROWS = 1024  # products of 4096 rows are slower
 
 
@@ -58,7 +59,7 @@ def hooks(model, texts):
         attention, mlp = keep(f"layers.{i}.o_proj.input", False), keep(f"layers.{i}.down_proj.input", last)
         handles.append(layer.self_attn.o_proj.register_forward_pre_hook(attention))
         handles.append(layer.mlp.down_proj.register_forward_pre_hook(mlp))
-    for members in peer_batches.by_length(texts):
+    for members in peer_batches.by_length(texts, BATCH_TOKENS):
         ids, targets = peer_batches.pad(texts, members)
         try:  # on the right, padding changes nothing of what comes before: no mask is needed
             model.model(ids, use_cache=False)
