@@ -75,7 +75,7 @@ def hooks(model, texts):
 def capture(way, model, tokens, output):
     """Seconds of a way."""
     sets = random_job.sequences(tokens)
-    model = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+    model = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=peer_batches.COMPUTE)
     model(torch.arange(8)[None])
     start = time.perf_counter()
     for name, texts in sets.items():
@@ -86,8 +86,8 @@ def capture(way, model, tokens, output):
 
 def product_seconds(outputs, inputs):
     """The best of a few products of a batch with a weight, for one token."""
-    x = torch.randn(PEAK_ROWS, inputs).bfloat16()
-    weight = torch.randn(outputs, inputs).bfloat16()
+    x = torch.randn(PEAK_ROWS, inputs, dtype=peer_batches.COMPUTE)
+    weight = torch.randn(outputs, inputs, dtype=peer_batches.COMPUTE)
 
     def once():
         start = time.perf_counter()

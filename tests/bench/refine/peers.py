@@ -57,7 +57,7 @@ def train(model, tokens, attention, steps, batch):
     start = time.perf_counter()
     for _ in range(steps):
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=peer_batches.HAS_BF16):
             loss = (log_probabilities(model, sets["forget"], next(forget)).mean()
                     - 2 * log_probabilities(model, sets["retain"], next(retain)).mean())
         loss.backward()
@@ -69,7 +69,7 @@ def train(model, tokens, attention, steps, batch):
 @torch.inference_mode()
 def evaluate(model, tokens):
     """Seconds for the answers of all texts, and the mean loss of each set."""
-    model = load(model, dtype=torch.bfloat16)
+    model = load(model, dtype=peer_batches.COMPUTE)
     start = time.perf_counter()
     losses = {name: -torch.cat([log_probabilities(model, texts, members)
                                 for members in peer_batches.by_length(texts)]).mean().item()
