@@ -6,6 +6,7 @@
 #include "dist/checked_cast.hpp"
 #include "dist/chunked.hpp"
 #include "dist/error.hpp"
+#include "dist/traffic.hpp"
 
 namespace mrp::dist {
 namespace {
@@ -64,10 +65,7 @@ Communicator::Communicator(MPI_Comm owned) : comm_(owned) {
 }
 
 Communicator::Communicator(Communicator&& other) noexcept
-    : comm_(std::exchange(other.comm_, MPI_COMM_NULL)),
-      rank_(other.rank_),
-      size_(other.size_),
-      bytes_sent_(other.bytes_sent_) {}
+    : comm_(std::exchange(other.comm_, MPI_COMM_NULL)), rank_(other.rank_), size_(other.size_) {}
 
 Communicator& Communicator::operator=(Communicator&& other) noexcept {
   if (this != &other) {
@@ -75,7 +73,6 @@ Communicator& Communicator::operator=(Communicator&& other) noexcept {
     comm_ = std::exchange(other.comm_, MPI_COMM_NULL);
     rank_ = other.rank_;
     size_ = other.size_;
-    bytes_sent_ = other.bytes_sent_;
   }
   return *this;
 }
@@ -110,7 +107,7 @@ void Communicator::barrier() const {
 
 template <class T>
 void Communicator::broadcast(std::span<T> buffer, int root) const {
-  if (rank_ == root) bytes_sent_ += buffer.size_bytes();
+  if (rank_ == root) count_sent(buffer.size_bytes());
   detail::broadcast(comm_, reinterpret_cast<std::byte*>(buffer.data()), std::ssize(buffer),
                     element_of<T>(), root);
 }
@@ -126,7 +123,7 @@ std::string Communicator::broadcast(const std::string& text, int root) const {
 
 template <Reducible T>
 void Communicator::all_reduce(std::span<T> buffer, ReduceOp op) const {
-  bytes_sent_ += buffer.size_bytes();
+  count_sent(buffer.size_bytes());
   detail::all_reduce(comm_, reinterpret_cast<std::byte*>(buffer.data()), std::ssize(buffer),
                      element_of<T>(), mpi_op(op));
 }
@@ -141,7 +138,7 @@ template <class T>
 void Communicator::all_gather(std::span<const T> send, std::span<T> receive) const {
   MRP_EXPECT(receive.size() == send.size() * static_cast<std::size_t>(size_),
              "receive must hold size times send");
-  bytes_sent_ += send.size_bytes();
+  count_sent(send.size_bytes());
   const std::vector<std::int64_t> counts(static_cast<std::size_t>(size_), std::ssize(send));
   detail::all_gather(comm_, reinterpret_cast<const std::byte*>(send.data()),
                      reinterpret_cast<std::byte*>(receive.data()), counts, element_of<T>());
@@ -149,7 +146,7 @@ void Communicator::all_gather(std::span<const T> send, std::span<T> receive) con
 
 template <class T>
 std::vector<T> Communicator::all_gather_v(std::span<const T> send) const {
-  bytes_sent_ += send.size_bytes();
+  count_sent(send.size_bytes());
   const auto counts = detail::all_gather_counts(comm_, std::ssize(send));
   std::int64_t total = 0;
   for (const std::int64_t count : counts) total += count;
@@ -166,7 +163,7 @@ std::vector<std::vector<T>> Communicator::all_to_all_v(
   std::vector<std::int64_t> send_counts;
   std::vector<const std::byte*> sources;
   for (const auto& part : send) {
-    bytes_sent_ += part.size() * sizeof(T);
+    count_sent(part.size() * sizeof(T));
     send_counts.push_back(std::ssize(part));
     sources.push_back(reinterpret_cast<const std::byte*>(part.data()));
   }

@@ -73,10 +73,6 @@ class Communicator {
   template <class T>
   std::vector<std::vector<T>> all_to_all_v(const std::vector<std::vector<T>>& send) const;
 
-  /// Bytes that this rank has handed to collectives (once per call; a broadcast counts at its
-  /// root).
-  std::uint64_t bytes_sent() const noexcept { return bytes_sent_; }
-
  private:
   explicit Communicator(MPI_Comm owned);
   void release() noexcept;
@@ -84,7 +80,6 @@ class Communicator {
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0;
   int size_ = 1;
-  mutable std::uint64_t bytes_sent_ = 0;
 };
 
 }  // namespace mrp::dist

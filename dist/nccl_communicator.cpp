@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "dist/agree.hpp"
+#include "dist/traffic.hpp"
 
 namespace mrp::dist {
 namespace {
@@ -45,6 +46,15 @@ ncclDataType_t nccl_type(DeviceType type) {
       return ncclUint8;
   }
   throw ContractError("type", "unknown DeviceType", std::source_location::current());
+}
+
+std::uint64_t payload(std::int64_t count, DeviceType type) {
+  const bool two = type == DeviceType::bf16 || type == DeviceType::f16;
+  const std::uint64_t width = type == DeviceType::u8    ? 1
+                              : two                     ? 2
+                              : type == DeviceType::i64 ? 8
+                                                        : 4;
+  return static_cast<std::uint64_t>(count) * width;
 }
 
 ncclRedOp_t nccl_op(ReduceOp op) {
@@ -92,6 +102,7 @@ NcclCommunicator::~NcclCommunicator() {
 void NcclCommunicator::broadcast(void* buffer, std::int64_t count, DeviceType type, int root,
                                  cudaStream_t stream) const {
   check_alive();
+  if (rank_ == root) count_sent(payload(count, type));
   MRP_NCCL(comm_, ncclBroadcast(buffer, buffer, checked_count(count), nccl_type(type), root, comm_,
                                 stream));
 }
@@ -99,6 +110,7 @@ void NcclCommunicator::broadcast(void* buffer, std::int64_t count, DeviceType ty
 void NcclCommunicator::all_reduce(void* buffer, std::int64_t count, DeviceType type, ReduceOp op,
                                   cudaStream_t stream) const {
   check_alive();
+  count_sent(payload(count, type));
   MRP_NCCL(comm_, ncclAllReduce(buffer, buffer, checked_count(count), nccl_type(type), nccl_op(op),
                                 comm_, stream));
 }
@@ -106,6 +118,7 @@ void NcclCommunicator::all_reduce(void* buffer, std::int64_t count, DeviceType t
 void NcclCommunicator::all_gather(const void* send, void* receive, std::int64_t count,
                                   DeviceType type, cudaStream_t stream) const {
   check_alive();
+  count_sent(payload(count, type));
   MRP_NCCL(comm_,
            ncclAllGather(send, receive, checked_count(count), nccl_type(type), comm_, stream));
 }

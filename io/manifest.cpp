@@ -44,13 +44,14 @@ dist::TimerEntry read_timer(const JsonObject& object) {
 
 StageRecord read_stage(const JsonObject& object) {
   object.allow_only(
-      {"fingerprint", "version", "ranks", "seconds", "peak_memory", "timers", "outputs"});
+      {"fingerprint", "version", "ranks", "seconds", "peak_memory", "sent", "timers", "outputs"});
   StageRecord stage;
   stage.fingerprint = object.text("fingerprint");
   stage.version = object.text("version");
   stage.ranks = static_cast<int>(object.integer("ranks", 1, std::numeric_limits<int>::max()));
   stage.seconds = non_negative(object, "seconds");
   stage.peak_memory = static_cast<std::uint64_t>(object.integer("peak_memory", 0));
+  stage.sent = static_cast<std::uint64_t>(object.integer("sent", 0));
   stage.outputs = object.texts("outputs");
   for (const auto& timer : object.objects("timers")) stage.timers.push_back(read_timer(timer));
   return stage;
@@ -86,6 +87,7 @@ json to_json(const StageRecord& stage, const std::string& name) {
           {"ranks", stage.ranks},
           {"seconds", finite(stage.seconds, name)},
           {"peak_memory", stage.peak_memory},
+          {"sent", stage.sent},
           {"timers", std::move(timers)},
           {"outputs", stage.outputs}};
 }

@@ -17,6 +17,7 @@ struct StageRecord {
   int ranks = 1;
   double seconds = 0;
   std::uint64_t peak_memory = 0;  ///< bytes, largest rank
+  std::uint64_t sent = 0;         ///< bytes handed to collectives, the rank with the most
   std::vector<dist::TimerEntry> timers;
   std::vector<std::string> outputs;
 };

@@ -32,28 +32,41 @@ struct Request {
   std::filesystem::path path;
   std::vector<std::string> overrides;
   bool force = false;
+  int ranks = 0;  ///< that plan plans for; 0: those of the world
+  bool json = false;
 };
 
-void add_job_command(CLI::App& app, Request& request, const std::string& name,
-                     const std::string& help) {
+CLI::App* add_job_command(CLI::App& app, Request& request, const std::string& name,
+                          const std::string& help) {
   CLI::App* command = app.add_subcommand(name, help);
   command->add_option("job", request.path, "job file (YAML); its keys: mrp config")->required();
   command->add_option("--set", request.overrides, "override a key: --set subspace.dimension=16")
       ->type_name("KEY=VALUE")
       ->expected(1)
       ->take_all();
-  command->add_flag("--force", request.force, "run even if the result is up to date");
   command->footer(fmt::format("example:\n  mpirun -n 2 mrp {} job.yaml --set seed=1", name));
+  return command;
+}
+
+void add_stage_command(CLI::App& app, Request& request, const std::string& name,
+                       const std::string& help) {
+  add_job_command(app, request, name, help)
+      ->add_flag("--force", request.force, "run even if the result is up to date");
 }
 
 void add_commands(CLI::App& app, Request& request) {
   app.set_version_flag("--version", MRP_VERSION);
   app.footer(kExample);
   app.require_subcommand(0, 1);
-  add_job_command(app, request, "run", "All stages that are not up to date, then the result");
+  add_stage_command(app, request, "run", "All stages that are not up to date, then the result");
   for (const Stage& stage : all_stages()) {
-    add_job_command(app, request, stage.name, "Stage: " + stage.help);
+    add_stage_command(app, request, stage.name, "Stage: " + stage.help);
   }
+  CLI::App* plan = add_job_command(app, request, "plan",
+                                   "What the stages will compute, move and hold; runs none");
+  plan->add_option("--ranks", request.ranks, "plan for so many ranks like these")
+      ->check(CLI::PositiveNumber);
+  plan->add_flag("--json", request.json, "print the numbers as JSON");
   CLI::App* inspect = app.add_subcommand("inspect", "What a checkpoint or any of our files holds");
   inspect->add_option("path", request.path, "a checkpoint, *.safetensors, *.h5 or *.json")
       ->required();
@@ -104,7 +117,7 @@ void run_job(const Request& request, const dist::Communicator& world, int thread
   const auto expected = dist::agree(world, [&] {
     if (!world.is_root()) return nlohmann::json();
     require_own_output(config.output);
-    lock.emplace(config.work);
+    if (request.command != "plan") lock.emplace(config.work);
     job.manifest = io::Manifest::read(job.work.manifest());
     const nlohmann::json fingerprints = expected_fingerprints(config);
     check_model(config);
@@ -112,6 +125,10 @@ void run_job(const Request& request, const dist::Communicator& world, int thread
   });
   job.expected = nlohmann::json::parse(world.broadcast(expected.dump()));
 
+  if (request.command == "plan") {
+    plan(job, request.ranks, request.json);
+    return;
+  }
   compare_continued(job);
   const auto& stages = all_stages();
   for (std::size_t i = 0; i < stages.size(); ++i) {

@@ -139,7 +139,7 @@ std::vector<Key> subspace_keys() {
                         "form width × width or tokens × tokens matrices; auto: the cheaper")};
 }
 
-std::vector<Key> refine_keys() {
+std::vector<Key> training_keys() {
   using Train = JobConfig::Train;
   using Loss = JobConfig::ForgetLoss;
   using Retain = JobConfig::RetainLoss;
@@ -178,7 +178,12 @@ std::vector<Key> refine_keys() {
            "peak, after 10 steps of warm-up"),
       choice<Optimizer>("refine.optimizer", MRP_FIELD(refine.optimizer),
                         {{"adamw", Optimizer::adamw}, {"sgd", Optimizer::sgd}},
-                        "adamw: without weight decay"),
+                        "adamw: without weight decay")};
+}
+
+/// What confines and guards a training.
+std::vector<Key> guard_keys() {
+  return {
       real("refine.softness", MRP_FIELD(refine.softness), "a number above 0", is_positive,
            "train subspace: small keeps changes away from what the retain set uses"),
       real(
@@ -266,19 +271,28 @@ std::vector<Key> make_keys() {
            "token positions whose states count: those that predict the answer, or all")});
   add(subspace_keys());
   add({flag("project", MRP_FIELD(project), "find projections and fold them into the weights")});
-  add(refine_keys());
+  add(training_keys());
+  add(guard_keys());
   add({choice<shard::Rounding>(
       "merge.rounding", MRP_FIELD(merge.rounding),
       {{"error_feedback", shard::Rounding::error_feedback}, {"nearest", shard::Rounding::nearest}},
       "how folded weights return to their stored type")});
   add(evaluate_keys());
   add(relearn_keys());
-  add({automatic_or_integer("parallel.tensor", MRP_FIELD(parallel.tensor), 1, kMillion,
-                            "ranks that share one copy of the model; the rest is data parallel"),
+  add({automatic_or_integer(
+           "parallel.tensor", MRP_FIELD(parallel.tensor), 1, kMillion,
+           "ranks that share one copy of the model, the rest is data parallel; auto: "
+           "those of a node"),
        automatic_or_integer(
            "parallel.batch_tokens", MRP_FIELD(parallel.batch_tokens), 1, 100 * kMillion,
            "tokens of a batch, padding included; auto: 4096, down to 1024 for wide "
            "models on a processor"),
+       choice<std::optional<shard::Residency>>("parallel.residency", MRP_FIELD(parallel.residency),
+                                               {{"auto", std::nullopt},
+                                                {"full", shard::Residency::full},
+                                                {"layer", shard::Residency::layer}},
+                                               "of the weights in capture: all layers in memory or "
+                                               "one at a time; auto: layer where all do not fit"),
        choice<Device>("device", MRP_FIELD(device),
                       {{"auto", Device::automatic}, {"cpu", Device::cpu}, {"cuda", Device::cuda}},
                       "auto: CUDA where a GPU is visible"),

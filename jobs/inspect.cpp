@@ -191,11 +191,12 @@ std::string relearn_text(const fs::path& path) {
 
 std::string manifest_text(const fs::path& path) {
   const auto manifest = io::Manifest::read(path);
-  std::string text = fmt::format("manifest\n{:<12}{:>10}{:>12}{:>7}  {}\n", "stage", "seconds",
-                                 "memory", "ranks", "fingerprint");
+  std::string text = fmt::format("manifest\n{:<12}{:>10}{:>12}{:>12}{:>7}  {}\n", "stage",
+                                 "seconds", "memory", "sent", "ranks", "fingerprint");
   for (const auto& [name, stage] : manifest.stages) {
-    text += fmt::format("{:<12}{:>10.2f}{:>12}{:>7}  {}\n", name, stage.seconds,
-                        size_text(stage.peak_memory), stage.ranks, stage.fingerprint);
+    text += fmt::format("{:<12}{:>10.2f}{:>12}{:>12}{:>7}  {}\n", name, stage.seconds,
+                        size_text(stage.peak_memory), size_text(stage.sent), stage.ranks,
+                        stage.fingerprint);
     for (const auto& timer : stage.timers) {
       text += fmt::format("  {:<40}{:>8} calls{:>10.2f} s\n", timer.name, timer.calls, timer.max);
     }

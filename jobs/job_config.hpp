@@ -13,9 +13,11 @@
 #include "solver/subspace.hpp"
 
 namespace mrp::shard {
-enum class Positions;  // of shard/capture.hpp, which would bring LibTorch into every file that
-                       // reads a job
-}
+// Of shard/capture.hpp and shard/model/layers.hpp, which would bring LibTorch into every file that
+// reads a job.
+enum class Positions;
+enum class Residency;
+}  // namespace mrp::shard
 
 namespace mrp::jobs {
 
@@ -107,8 +109,9 @@ struct JobConfig {
   } relearn;
 
   struct Parallel {
-    std::optional<int> tensor;                 ///< empty: chosen from the rank count
-    std::optional<std::int64_t> batch_tokens;  ///< empty: what suits the device
+    std::optional<int> tensor;                  ///< empty: chosen from the rank count
+    std::optional<std::int64_t> batch_tokens;   ///< empty: what suits the device
+    std::optional<shard::Residency> residency;  ///< of capture; empty: layer if all do not fit
   } parallel;
 
   Device device = Device::automatic;

@@ -12,6 +12,7 @@
 #include "dist/error.hpp"
 #include "dist/log.hpp"
 #include "io/file.hpp"
+#include "jobs/cost.hpp"
 #include "shard/model/architecture.hpp"
 
 namespace mrp::jobs {
@@ -94,14 +95,21 @@ io::TokenDataset read_tokens(const Job& job, const io::ModelConfig& model) {
   });
 }
 
+int tensor_size(const Job& job, const io::ModelConfig& model, int ranks) {
+  const int node = job.world->all_reduce(job.world->split_node().size(), dist::ReduceOp::min);
+  const auto memory = static_cast<double>(memory_share(*job.world));
+  if (job.config.parallel.tensor) return *job.config.parallel.tensor;
+  const double bytes = weight_elements(model) * (job.config.compute == Compute::fp32 ? 4 : 2);
+  int tensor = 1;
+  for (const int size : shard::legal_tensor_sizes(model)) {
+    if (ranks % size == 0 && (node % size == 0 || bytes / tensor > memory / 2)) tensor = size;
+  }
+  return tensor;
+}
+
 dist::ParallelLayout make_layout(const Job& job, const io::ModelConfig& model) {
   const int ranks = job.world->size();
-  int tensor = job.config.parallel.tensor.value_or(1);
-  if (!job.config.parallel.tensor) {
-    for (const int size : shard::legal_tensor_sizes(model)) {
-      if (ranks % size == 0) tensor = std::max(tensor, size);
-    }
-  }
+  const int tensor = tensor_size(job, model, ranks);
   dist::ParallelLayout layout(*job.world, tensor);
   if (ranks > 1) {
     dist::log::info(
@@ -134,13 +142,32 @@ shard::ModelOptions model_options(const Job& job) {
   return options;
 }
 
-std::int64_t batch_tokens(const JobConfig& config, const shard::CausalLM& model) {
+std::int64_t batch_tokens(const JobConfig& config, const io::ModelConfig& model,
+                          torch::Device device) {
   constexpr std::int64_t least = 1024, most = 4096;
-  if (!model.options().device.is_cpu()) return config.parallel.batch_tokens.value_or(most);
+  if (!device.is_cpu()) return config.parallel.batch_tokens.value_or(most);
   // An MLP's states of more than this do not stay in the caches from one operation to the next.
   constexpr std::int64_t cached = std::int64_t{4} << 20;
   return config.parallel.batch_tokens.value_or(
-      std::clamp(cached / model.config().intermediate_size, least, most));
+      std::clamp(cached / model.intermediate_size, least, most));
+}
+
+std::int64_t batch_tokens(const JobConfig& config, const shard::CausalLM& model) {
+  return batch_tokens(config, model.config(), model.options().device);
+}
+
+shard::Residency residency(const Job& job, const io::Checkpoint& checkpoint, int tensor_size,
+                           const shard::ModelOptions& options) {
+  const std::uint64_t memory = memory_share(*job.world);
+  if (job.config.parallel.residency) return *job.config.parallel.residency;
+  if (!options.device.is_cpu()) return shard::Residency::full;
+  std::uint64_t bytes = 0;
+  for (const std::string& name : checkpoint.names()) {
+    bytes += static_cast<std::uint64_t>(checkpoint.info(name).elements()) *
+             torch::elementSize(options.dtype);
+  }
+  const bool fits = bytes / static_cast<std::uint64_t>(tensor_size) <= memory / 4 * 3;
+  return fits ? shard::Residency::full : shard::Residency::layer;
 }
 
 std::uint64_t memory_share(const dist::Communicator& world) {

@@ -1,6 +1,8 @@
 // From a job's settings to an opened checkpoint, its tokens, a parallel layout and model options.
 #pragma once
 
+#include <torch/torch.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <vector>
@@ -37,8 +39,12 @@ void check_model(const JobConfig& config);
 /// model's vocabulary.
 io::TokenDataset read_tokens(const Job& job, const io::ModelConfig& model);
 
-/// Collective over the world. The tensor size is parallel.tensor; when automatic, the largest legal
-/// one that divides the rank count. The layout refers to the job's world.
+/// Ranks that share a copy of the model: parallel.tensor; when automatic, as many as share a node,
+/// or more where the weights would take over half of their memory. Legal sizes only, and those that
+/// divide `ranks`. Collective over the world.
+int tensor_size(const Job& job, const io::ModelConfig& model, int ranks);
+
+/// Collective over the world. The layout of this tensor size; it refers to the job's world.
 dist::ParallelLayout make_layout(const Job& job, const io::ModelConfig& model);
 
 /// Collective over the world. Device, type and threads of the job; all layers, with head.
@@ -46,7 +52,14 @@ dist::ParallelLayout make_layout(const Job& job, const io::ModelConfig& model);
 shard::ModelOptions model_options(const Job& job);
 
 /// parallel.batch_tokens; when automatic, as many as keep a processor's caches or a GPU busy.
+std::int64_t batch_tokens(const JobConfig& config, const io::ModelConfig& model,
+                          torch::Device device);
 std::int64_t batch_tokens(const JobConfig& config, const shard::CausalLM& model);
+
+/// parallel.residency; when automatic, all layers, unless a rank's part of the weights would take
+/// more than three quarters of its memory. Collective over the world.
+shard::Residency residency(const Job& job, const io::Checkpoint& checkpoint, int tensor_size,
+                           const shard::ModelOptions& options);
 
 /// Memory that one rank may use: an even share of its node's, or of the job's limit there; the
 /// least of all ranks. Collective over `world`.

@@ -47,6 +47,11 @@ const std::vector<Stage>& all_stages();
 /// Whether the job has the stage at all: whether a fingerprint is expected of it.
 bool has_stage(const Job& job, const std::string& name);
 
+/// Collective over the world. @throws InputError that names the stage to run if an artefact of the
+/// stages `inputs`, which `what` needs, is missing or was made with other settings.
+void require_inputs(const Job& job, const std::vector<Stage>& stages, const std::string& what,
+                    const std::vector<std::string>& inputs);
+
 /// Collective over the world. Runs `stages[index]`, which the job has, unless its artefact carries
 /// the expected fingerprint, and records it in the manifest. @throws InputError if an input is
 /// missing or was made with other settings (names the stage to run), and whatever the stage throws.

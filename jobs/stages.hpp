@@ -28,6 +28,11 @@ void relearn(Job& job);
 /// hours may pass until merge would say the same.
 void require_own_output(const std::filesystem::path& output);
 
+/// Prints what the stages will compute, move and hold, on so many ranks (0: those of the world),
+/// and whether that fits; or, as JSON, the numbers alone. Collective over the world; needs
+/// tokens.h5, and writes nothing. @throws ResourceError if it does not fit.
+void plan(Job& job, int ranks, bool as_json);
+
 /// Whether merge folds projections: not where they were trained, since the changes hold them.
 bool folds(const Job& job);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <deque>
 #include <exception>
 #include <map>
 #include <optional>
@@ -122,7 +123,10 @@ class RowSink {
   }
 
   void flush_all() {
-    for (auto& [site, buffer] : buffers_) flush(site, buffer, buffer.rows);
+    for (auto& [site, buffer] : buffers_) {
+      flush(site, buffer, buffer.rows);
+      buffer.bytes = {};
+    }
   }
 
   std::exception_ptr failure() const { return failure_; }
@@ -180,43 +184,73 @@ class RowSink {
   std::exception_ptr failure_;
 };
 
-/// Collective over the world. All data ranks go round by round so that a failure stops all of them.
-void capture_set(const CausalLM& model, const dist::ParallelLayout& layout, const SetPlan& plan,
-                 const std::vector<Site>& sites, const io::StateLayout& file,
-                 io::StateWriter& writer, dist::Timers& timers) {
-  const io::Sequences& sequences = plan.set->items;
-  RowSink sink(writer, file, plan, sites, model, timers);
-  const SiteHook hook = [&](const Site& site, const torch::Tensor& states) {
-    sink.add(site, states);
-    return std::optional<torch::Tensor>();
-  };
-  std::int64_t total = 0;
-  for (const std::int64_t index : plan.batches.order) total += sequences.length(index);
-  dist::log::Progress progress(fmt::format("capture {}", plan.set->name), total, "tokens");
-  for (std::int64_t round = 0; round < plan.batches.rounds(); ++round) {
-    {
-      const dist::Timers::Scope scope(timers, "forward");
-      const dist::Range batch = plan.batches.batch(layout.data().rank(), round);
-      if (batch.size() > 0) {
-        const torch::Tensor tokens = pad(sequences, plan.batches.members(batch));
-        sink.begin_batch(batch, tokens.size(1), model.options().device);
-        model.visit_sites(tokens, hook, sites.back());
-      }
-      // Opened in every round: timers must have the same names on all ranks.
-      const dist::Timers::Scope writes(timers, "write");
-    }
-    dist::throw_together(layout.world(), sink.failure());
-    progress.advance(round_tokens(plan.batches, sequences, round));
+/// Takes a set through the layers.
+class SetPass {
+ public:
+  SetPass(const CausalLM& model, const dist::ParallelLayout& layout, const SetPlan& plan,
+          const std::vector<Site>& sites, const io::StateLayout& file, io::StateWriter& writer,
+          dist::Timers& timers)
+      : model_(&model),
+        layout_(&layout),
+        plan_(&plan),
+        last_(sites.back()),
+        timers_(&timers),
+        sink_(writer, file, plan, sites, model, timers),
+        streams_(static_cast<std::size_t>(plan.batches.rounds())) {}
+
+  std::int64_t tokens() const {
+    std::int64_t total = 0;
+    for (const std::int64_t index : plan_->batches.order) total += plan_->set->items.length(index);
+    return total;
   }
-  const dist::Timers::Scope scope(timers, "write");
-  dist::agree(layout.world(), [&] { sink.flush_all(); });
-}
+
+  /// Collective over the world. All data ranks go round by round so that a failure stops all of
+  /// them.
+  void run(dist::Range layers, dist::log::Progress& progress) {
+    const SiteHook hook = [&](const Site& site, const torch::Tensor& states) {
+      sink_.add(site, states);
+      return std::optional<torch::Tensor>();
+    };
+    for (std::int64_t round = 0; round < plan_->batches.rounds(); ++round) {
+      {
+        const dist::Timers::Scope scope(*timers_, "forward");
+        const dist::Range batch = plan_->batches.batch(layout_->data().rank(), round);
+        if (batch.size() > 0) forward(batch, static_cast<std::size_t>(round), layers, hook);
+        // Opened in every round: timers must have the same names on all ranks.
+        const dist::Timers::Scope writes(*timers_, "write");
+      }
+      dist::throw_together(layout_->world(), sink_.failure());
+      progress.advance(round_tokens(plan_->batches, plan_->set->items, round) * layers.size());
+    }
+    const dist::Timers::Scope scope(*timers_, "write");
+    dist::agree(layout_->world(), [&] { sink_.flush_all(); });
+  }
+
+ private:
+  void forward(dist::Range batch, std::size_t round, dist::Range layers, const SiteHook& hook) {
+    const torch::Device device = model_->options().device;
+    const torch::Tensor tokens = pad(plan_->set->items, plan_->batches.members(batch));
+    sink_.begin_batch(batch, tokens.size(1), device);
+    const torch::Tensor waiting = std::exchange(streams_[round], {});
+    torch::Tensor stream = waiting.defined() ? waiting.to(device) : model_->embed(tokens);
+    stream = model_->advance(std::move(stream), layers, hook, last_);
+    if (layers.end <= last_.layer) streams_[round] = stream.cpu();
+  }
+
+  const CausalLM* model_;
+  const dist::ParallelLayout* layout_;
+  const SetPlan* plan_;
+  Site last_;
+  dist::Timers* timers_;
+  RowSink sink_;
+  std::vector<torch::Tensor> streams_;  // by round, between groups of layers
+};
 
 }  // namespace
 
-void capture(const CausalLM& model, const dist::ParallelLayout& layout,
-             const io::TokenDataset& tokens, const CaptureOptions& options,
-             const std::filesystem::path& output, dist::Timers& timers) {
+void capture(CausalLM& model, const dist::ParallelLayout& layout, const io::TokenDataset& tokens,
+             const CaptureOptions& options, const std::filesystem::path& output,
+             dist::Timers& timers) {
   const c10::InferenceMode inference;
   MRP_EXPECT(!options.sets.empty() && !options.sites.empty());
   std::vector<Site> sites = options.sites;
@@ -235,7 +269,21 @@ void capture(const CausalLM& model, const dist::ParallelLayout& layout,
   });
   for (const SetPlan& plan : plans) file.positions[plan.set->name] = plan.positions;
   io::StateWriter writer(output, file, options.fingerprint, layout.world());
-  for (const SetPlan& plan : plans) capture_set(model, layout, plan, sites, file, writer, timers);
+  std::deque<SetPass> passes;
+  std::int64_t work = 0;
+  for (const SetPlan& plan : plans) {
+    passes.emplace_back(model, layout, plan, sites, file, writer, timers);
+    work += passes.back().tokens() * (sites.back().layer + 1);
+  }
+  dist::log::Progress progress("capture", work, "tokens × layers");
+  for (const dist::Range layers : model.layer_groups()) {
+    {
+      const dist::Timers::Scope scope(timers, "load");
+      dist::agree(layout.world(), [&] { model.load(layers); });
+    }
+    for (SetPass& pass : passes) pass.run(layers, progress);
+    if (layers.end > sites.back().layer) break;
+  }
   writer.finish();
 }
 

@@ -29,8 +29,10 @@ struct CaptureOptions {
 /// site is computed.
 /// @throws NumericalError naming site and sequence for NaN or Inf; ResourceError before writing if
 /// the disk is too small.
-void capture(const CausalLM& model, const dist::ParallelLayout& layout,
-             const io::TokenDataset& tokens, const CaptureOptions& options,
-             const std::filesystem::path& output, dist::Timers& timers);
+/// Layers that are read one by one are read once: every batch passes a layer before the next one,
+/// and the residual streams [all tokens × hidden] wait in host memory.
+void capture(CausalLM& model, const dist::ParallelLayout& layout, const io::TokenDataset& tokens,
+             const CaptureOptions& options, const std::filesystem::path& output,
+             dist::Timers& timers);
 
 }  // namespace mrp::shard

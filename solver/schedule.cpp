@@ -20,13 +20,13 @@ Sizes sizes(const Problem& problem) {
                                                                               : Sizes{rows, width};
 }
 
-// Moments and factors of a solve with an automatic dimension, all n × n in fp64.
+}  // namespace
+
 double memory(const Problem& problem) {
+  // Moments and factors of a solve with an automatic dimension, all n × n in fp64.
   const double n = sizes(problem).n;
   return 7 * n * n * sizeof(double);
 }
-
-}  // namespace
 
 double work(const Problem& problem) {
   // The products cost n² m for the moments and about half as much again for the random divisions;

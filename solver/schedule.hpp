@@ -15,6 +15,8 @@ struct Problem {
 
 /// Estimated work of a problem on one rank, in floating-point operations.
 double work(const Problem& problem);
+/// Estimated memory of a problem on one rank, in bytes.
+double memory(const Problem& problem);
 
 /// assignment[i]: the rank that solves problem i alone, or −1 when all ranks solve it together.
 /// Problems whose single-rank time would exceed the balanced share, or whose memory would exceed

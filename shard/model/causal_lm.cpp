@@ -86,7 +86,7 @@ struct CausalLM::Impl {
   dist::Range vocab_range;
   Rotary rotary;
   std::optional<ParallelEmbedding> embedding;
-  std::vector<DecoderLayer> layers;
+  std::optional<Layers> layers;
   std::optional<RmsNorm> final_norm;
   torch::Tensor head;  // [vocabulary slice × hidden]; undefined if it is the embedding
 
@@ -119,14 +119,21 @@ struct CausalLM::Impl {
     embedding.emplace(vocabulary(architecture.embedding), vocab_range, collectives);
     const std::int64_t count = options.layers < 0 ? config.layers : options.layers;
     MRP_EXPECT(count <= config.layers, "more layers asked for than the model has");
-    for (std::int64_t layer = 0; layer < count; ++layer) {
-      layers.emplace_back(weights, architecture, config, layer, collectives);
-    }
+    const auto read_layer = [this, weights, &architecture](std::int64_t layer) {
+      const torch::NoGradGuard no_grad_in_this_thread;
+      return DecoderLayer(weights, architecture, config, layer, collectives);
+    };
+    layers.emplace(read_layer, count, options.residency);
     if (!options.head) return;
     final_norm.emplace(weights.vector(fmt::format("{}.weight", architecture.final_norm),
                                       config.hidden_size, {0, config.hidden_size}),
                        config.rms_norm_eps);
     if (!config.tie_word_embeddings) head = vocabulary(architecture.head);
+  }
+
+  void load(dist::Range group) {
+    if (options.residency == Residency::layer && group.size() > 0) embedding.reset();
+    layers->load(group);
   }
 
   const torch::Tensor& head_weight() { return head.defined() ? head : embedding->weight(); }
@@ -147,8 +154,8 @@ struct CausalLM::Impl {
       all.push_back(std::move(parameter));
     };
     add_vocabulary("embedding.weight", architecture.embedding, embedding->weight());
-    for (DecoderLayer& layer : layers) {
-      layer.add_parameters(architecture, sharers ? &*sharers : nullptr, all);
+    for (std::int64_t layer = 0; layer < layers->count(); ++layer) {
+      (*layers)[layer].add_parameters(architecture, sharers ? &*sharers : nullptr, all);
     }
     if (final_norm) {
       all.push_back(
@@ -158,25 +165,33 @@ struct CausalLM::Impl {
     return all;
   }
 
-  torch::Tensor forward(const torch::Tensor& tokens, const torch::Tensor& positions,
+  torch::Tensor embed(const torch::Tensor& tokens) const {
+    MRP_EXPECT(embedding.has_value(), "the embedding was released");
+    check_length(config, tokens.size(1));
+    return embedding->forward(tokens.to(options.device));
+  }
+
+  /// Layers `range`, from a stream at `positions`.
+  torch::Tensor advance(torch::Tensor stream, dist::Range range, const torch::Tensor& positions,
                         const SiteHook& hook, const Site* last, KvCache* cache) const {
-    torch::Tensor stream = embedding->forward(tokens.to(options.device));
     const RotaryTable table = rotary.table(positions, options.dtype);
-    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
-      const auto run = [&block = layers[layer], table, hook, last, cache](const torch::Tensor& x) {
+    for (std::int64_t layer = range.begin; layer < range.end; ++layer) {
+      const auto run = [&block = (*layers)[layer], table, hook, last,
+                        cache](const torch::Tensor& x) {
         return block.forward(x, table, hook, last, cache);
       };
       // A hook may keep states with their history, which would be lost.
       stream = options.recompute_layers && !hook ? recompute(stream, run) : run(stream);
-      if (last != nullptr && static_cast<std::size_t>(last->layer) == layer) break;
+      if (last != nullptr && last->layer == layer) break;
     }
     return stream;
   }
 
-  torch::Tensor forward(const torch::Tensor& tokens, const SiteHook& hook, const Site* last) const {
-    check_length(config, tokens.size(1));
+  torch::Tensor advance(torch::Tensor stream, dist::Range range, const SiteHook& hook,
+                        const Site* last) const {
     const auto integers = torch::TensorOptions(torch::kInt64).device(options.device);
-    return forward(tokens, torch::arange(tokens.size(1), integers), hook, last, nullptr);
+    const torch::Tensor positions = torch::arange(stream.size(1), integers);
+    return advance(std::move(stream), range, positions, hook, last, nullptr);
   }
 };
 
@@ -200,7 +215,7 @@ const ModelOptions& CausalLM::options() const {
   return impl_->options;
 }
 std::int64_t CausalLM::layers() const {
-  return static_cast<std::int64_t>(impl_->layers.size());
+  return impl_->layers->count();
 }
 const TensorCollectives& CausalLM::collectives() const {
   return impl_->collectives;
@@ -210,12 +225,13 @@ dist::Range CausalLM::vocab_range() const {
 }
 
 torch::Tensor CausalLM::hidden_states(const torch::Tensor& tokens, const SiteHook& hook) const {
-  return impl_->forward(tokens, hook, nullptr);
+  return impl_->advance(embed(tokens), {0, layers()}, hook, nullptr);
 }
 
 torch::Tensor CausalLM::hidden_states(const torch::Tensor& tokens, KvCache& cache) const {
   const torch::Tensor positions = cache.begin_pass(tokens.size(1));
-  torch::Tensor stream = impl_->forward(tokens, positions, {}, nullptr, &cache);
+  torch::Tensor stream =
+      impl_->advance(embed(tokens), {0, layers()}, positions, {}, nullptr, &cache);
   cache.end_pass();
   return stream;
 }
@@ -223,7 +239,24 @@ torch::Tensor CausalLM::hidden_states(const torch::Tensor& tokens, KvCache& cach
 void CausalLM::visit_sites(const torch::Tensor& tokens, const SiteHook& hook,
                            const Site& last) const {
   MRP_EXPECT(last.layer < layers(), "the last site lies above the layers that were built");
-  impl_->forward(tokens, hook, &last);
+  advance(embed(tokens), {0, layers()}, hook, last);
+}
+
+std::vector<dist::Range> CausalLM::layer_groups() const {
+  return impl_->layers->groups();
+}
+
+void CausalLM::load(dist::Range group) {
+  impl_->load(group);
+}
+
+torch::Tensor CausalLM::embed(const torch::Tensor& tokens) const {
+  return impl_->embed(tokens);
+}
+
+torch::Tensor CausalLM::advance(torch::Tensor stream, dist::Range group, const SiteHook& hook,
+                                const Site& last) const {
+  return impl_->advance(std::move(stream), group, hook, &last);
 }
 
 torch::Tensor CausalLM::local_logits(const torch::Tensor& rows) const {

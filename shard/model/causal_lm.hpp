@@ -11,6 +11,7 @@
 #include "dist/partition.hpp"
 #include "io/checkpoint.hpp"
 #include "io/model_config.hpp"
+#include "shard/model/layers.hpp"
 #include "shard/model/parameter.hpp"
 #include "shard/model/site_hook.hpp"
 #include "shard/model/tensor_collectives.hpp"
@@ -25,6 +26,8 @@ struct ModelOptions {
   torch::ScalarType dtype = torch::kFloat32;  ///< of the products; norms and losses are fp32
   std::int64_t layers = -1;                   ///< build only the first so many; −1: all
   bool head = true;                           ///< read final norm and lm_head
+  /// With `layer`, only embed and advance can be called, a group of layers at a time.
+  Residency residency = Residency::full;
   /// Of a pass recorded for gradients, keep the input of each layer only and compute the rest
   /// again.
   bool recompute_layers = false;
@@ -53,13 +56,14 @@ class CausalLM {
   /// when the tensor size does not divide heads or widths (names the legal counts); InputError for
   /// missing tensors, wrong shapes, NaN or Inf (names the tensor), unsupported model_type (lists
   /// the supported).
+  /// `checkpoint` must outlive a model that is read layer by layer.
   CausalLM(const io::Checkpoint& checkpoint, const io::ModelConfig& config,
            const dist::ParallelLayout& layout, const ModelOptions& options);
   ~CausalLM();
 
   const io::ModelConfig& config() const;
   const ModelOptions& options() const;
-  /// Number of layers that were built.
+  /// Number of layers that are built.
   std::int64_t layers() const;
   /// Over layout.tensor().
   const TensorCollectives& collectives() const;
@@ -80,6 +84,19 @@ class CausalLM {
   /// Collective over layout.tensor(). As hidden_states, but ends at the site `last`, for what the
   /// hook sees.
   void visit_sites(const torch::Tensor& tokens, const SiteHook& hook, const Site& last) const;
+
+  /// The ranges of layers that are in memory together, in order of the forward pass.
+  std::vector<dist::Range> layer_groups() const;
+  /// Not collective. Brings the next of these groups into memory, which is done where there is only
+  /// one. @throws as the constructor.
+  void load(dist::Range group);
+  /// Collective over layout.tensor(). The residual stream before the first layer. Once layers have
+  /// been loaded one by one, the embedding is gone.
+  torch::Tensor embed(const torch::Tensor& tokens) const;
+  /// Collective over layout.tensor(). Takes the stream through a group that is in memory, up to the
+  /// site `last`, for what the hook sees.
+  torch::Tensor advance(torch::Tensor stream, dist::Range group, const SiteHook& hook,
+                        const Site& last) const;
 
   /// Final norm and head of `rows` [n × hidden]: this rank's slice of the vocabulary, fp32
   /// [n × slice]. Not collective. @pre options().head

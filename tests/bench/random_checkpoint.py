@@ -1,6 +1,8 @@
 """Write a Llama checkpoint of real shape with random weights, for measuring time and memory.
 
     python tests/bench/random_checkpoint.py --shape 1.1b [--tokenizer MODEL] --output DIR
+
+A shape is a name or six numbers: hidden, layers, intermediate, heads, kv heads, vocabulary.
 """
 import argparse
 import json
@@ -59,16 +61,18 @@ def random_tensor(shape, generator):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="1.1b")
+    parser.add_argument("--shape", default="1.1b",
+                        help=f"{', '.join(SHAPES)} or six numbers with commas between them")
     parser.add_argument("--tokenizer", type=pathlib.Path, help="checkpoint that lends its tokenizer")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     parser.add_argument("--shard-megabytes", type=int, default=500)
     arguments = parser.parse_args()
-    hidden, layers, intermediate, heads, kv_heads, vocabulary = SHAPES[arguments.shape]
+    shape = SHAPES.get(arguments.shape) or tuple(map(int, arguments.shape.split(",")))
+    hidden, layers, intermediate, heads, kv_heads, vocabulary = shape
     if arguments.output.exists():
         sys.exit(f"error: {arguments.output} exists; name a new directory")
     arguments.output.mkdir(parents=True)
-    shapes = tensor_shapes(hidden, layers, intermediate, heads, kv_heads, vocabulary)
+    shapes = tensor_shapes(*shape)
     groups = split(shapes, arguments.shard_megabytes * 1_000_000)
     generator = torch.Generator().manual_seed(0)
     weight_map = {}

@@ -28,6 +28,7 @@ Manifest example() {
   stage.ranks = 4;
   stage.seconds = 0.1;
   stage.peak_memory = std::uint64_t{5} << 30;
+  stage.sent = std::uint64_t{6} << 30;
   stage.timers = {{"capture/forward", 3, 0.1, 0.2, 1e-300}, {"capture/write", 1, 0, 0, 0}};
   stage.outputs = {"states.h5"};
   manifest.stages["solve"].fingerprint = "4567";
@@ -61,6 +62,7 @@ TEST_F(ManifestTest, ComesBackAsItWas) {
   EXPECT_EQ(stage.ranks, 4);
   EXPECT_EQ(stage.seconds, 0.1);
   EXPECT_EQ(stage.peak_memory, expected.peak_memory);
+  EXPECT_EQ(stage.sent, expected.sent);
   EXPECT_EQ(stage.outputs, expected.outputs);
   ASSERT_EQ(stage.timers.size(), 2u);
   EXPECT_EQ(stage.timers[0].name, "capture/forward");

@@ -109,6 +109,7 @@ TEST_F(FingerprintTest, SettingsChangeWhatDependsOnThemAndNothingElse) {
       {"device=cpu", {}},
       {"parallel.batch_tokens=7", {}},
       {"parallel.tensor=1", {}},
+      {"parallel.residency=layer", {}},
       {"work=elsewhere", {}},
       {"output=elsewhere", {}}};
   for (const auto& [override, names] : cases) {

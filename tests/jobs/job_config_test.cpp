@@ -61,7 +61,7 @@ TEST(JobConfigTest, EveryKeyTakesItsValue) {
       "relearn: {attackers: [int4, benign], steps: [2, 3], learning_rates: [1e-4, 2], "
       "seeds: [0, 7]}\n"
       "evaluate: {control: never, holdout: more, generate: true}\n"
-      "parallel: {tensor: 2, batch_tokens: 99}\n"
+      "parallel: {tensor: 2, batch_tokens: 99, residency: layer}\n"
       "device: cpu\ncompute: fp32\nseed: 5\n");
   EXPECT_EQ(config.work, "/jobs/w");
   EXPECT_EQ(config.data.prompt_template, "plain");
@@ -90,6 +90,7 @@ TEST(JobConfigTest, EveryKeyTakesItsValue) {
   EXPECT_TRUE(config.evaluate.generate);
   EXPECT_EQ(config.parallel.tensor, 2);
   EXPECT_EQ(config.parallel.batch_tokens, 99);
+  EXPECT_EQ(config.parallel.residency, shard::Residency::layer);
   EXPECT_EQ(config.device, Device::cpu);
   EXPECT_EQ(config.compute, Compute::fp32);
   EXPECT_EQ(config.seed, 5U);
@@ -188,9 +189,7 @@ TEST_P(JobErrorTest, NamesPlaceAndRemedy) {
 
 const std::string kTop =
     "preset, continue, model, output, work, data, sites, subspace, project, refine, merge, "
-    "evaluate, "
-    "relearn, "
-    "parallel, device, compute, seed";
+    "evaluate, relearn, parallel, device, compute, seed";
 const std::string kSubspace =
     "rule, dimension, max_dimension, ridge, alpha, retain_energy, projector, route";
 

@@ -95,7 +95,7 @@ def test_every_step_is_a_line(job):
     assert [line["step"] for line in lines] == [0, 1, 2]
     assert [line["tamper_loss"] is not None for line in lines] == [False, True, False]
     for line in lines:
-        assert all(line[key] >= 0 for key in ("forget_loss", "retain_loss", "sample_loss"))
+        assert all(line[key] > -1e-6 for key in ("forget_loss", "retain_loss", "sample_loss")), line
         assert line["gradient_norm"] > 0
     # Warm-up over ten steps; the decay begins with the last 30 %.
     assert [line["learning_rate"] for line in lines] == pytest.approx([2e-4, 4e-4, 6e-4])

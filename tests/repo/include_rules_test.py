@@ -27,7 +27,7 @@ LIBRARIES = {
     "YAML and command line": (r"(yaml-cpp|CLI)/", {"jobs"}),
     "BLAS and ScaLAPACK": (r"(cblas|lapacke?|scalapack|blacs|mkl\w*|openblas\w*)\b", {"solver"}),
     "POSIX": (
-        r"(sys|linux)/|(dirent|dlfcn|fcntl|poll|pwd|sched|signal|spawn|unistd)\.h$",
+        r"(sys|linux)/|(dirent|dlfcn|fcntl|malloc|poll|pwd|sched|signal|spawn|unistd)\.h$",
         {"dist", "io", "solver", "shard", "jobs"},
     ),
 }

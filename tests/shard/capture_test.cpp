@@ -50,14 +50,23 @@ struct CaptureCase {
 
 class CaptureTest : public testing::TestWithParam<CaptureCase> {
  protected:
-  std::filesystem::path run(const dist::ParallelLayout& layout, const CaptureOptions& options) {
-    const CausalLM model(golden_.checkpoint(), golden_.config(), layout,
-                         {.dtype = GetParam().dtype, .head = false});
+  std::filesystem::path run(const dist::ParallelLayout& layout, const CaptureOptions& options,
+                            Residency residency = Residency::full) {
+    CausalLM model(golden_.checkpoint(), golden_.config(), layout,
+                   {.dtype = GetParam().dtype, .head = false, .residency = residency});
     const auto path = folder_.path() / ("states-" + std::to_string(layout.tensor().size()) + ".h5");
     dist::Timers timers;
     capture(model, layout, tokens_, options, path, timers);
     timers.reduce(world_);  // throws unless all ranks met the same scopes
     return path;
+  }
+
+  std::string bytes(const dist::ParallelLayout& layout, const CaptureOptions& options,
+                    Residency residency) {
+    std::ifstream stream(run(layout, options, residency), std::ios::binary);
+    const std::string content{std::istreambuf_iterator<char>(stream), {}};
+    world_.barrier();  // nobody rewrites what another still reads
+    return content;
   }
 
   void expect_rows(const io::StateReader& reader, const std::string& set, Positions which) {
@@ -127,16 +136,23 @@ TEST_P(CaptureTest, SameRankCountTwiceGivesTheSameBytes) {
   const dist::ParallelLayout layout(world_, world_.size() > 1 ? 2 : 1);
   const CaptureOptions options{
       {"forget"}, make_sites(kModules, {1}, golden_.config()), Positions::all, 40, "print"};
-  const auto bytes = [&] {
-    const auto path = run(layout, options);
-    std::ifstream stream(path, std::ios::binary);
-    const std::string content{std::istreambuf_iterator<char>(stream), {}};
-    world_.barrier();  // nobody rewrites what another still reads
-    return content;
-  };
-  const std::string first = bytes();
+  const std::string first = bytes(layout, options, Residency::full);
   EXPECT_FALSE(first.empty());
-  EXPECT_TRUE(first == bytes());
+  EXPECT_TRUE(first == bytes(layout, options, Residency::full));
+}
+
+TEST_P(CaptureTest, LayersReadOneByOneGiveTheSameStates) {
+  const dist::ParallelLayout layout(world_, world_.size() > 1 ? 2 : 1);
+  for (const std::vector<std::int64_t>& layers : {std::vector<std::int64_t>{0, 1, 2}, {0}, {1}}) {
+    SCOPED_TRACE("last layer " + std::to_string(layers.back()));
+    const CaptureOptions options{{"forget", "retain"},
+                                 make_sites(kModules, layers, golden_.config()),
+                                 Positions::all,
+                                 40,
+                                 "print"};
+    EXPECT_TRUE(bytes(layout, options, Residency::full) ==
+                bytes(layout, options, Residency::layer));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, CaptureTest,
@@ -151,7 +167,7 @@ class CaptureErrorTest : public testing::Test {
   template <class Exception>
   std::string message(const std::vector<std::string>& modules) {
     const dist::ParallelLayout layout(world_, world_.size() > 1 ? 2 : 1);
-    const CausalLM model(golden_.checkpoint(), golden_.config(), layout, {.head = false});
+    CausalLM model(golden_.checkpoint(), golden_.config(), layout, {.head = false});
     const auto path = folder_.path() / "states.h5";
     dist::Timers timers;
     std::string text = "nothing was thrown";

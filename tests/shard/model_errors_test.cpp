@@ -180,7 +180,7 @@ TEST_F(OverflowTest, CaptureNamesSiteAndSequenceOnAllRanks) {
   const auto checkpoint = overflowing();
   for (const int size : test::tensor_sizes(world_.size())) {
     const dist::ParallelLayout layout(world_, size);
-    const CausalLM model(checkpoint, golden_.config(), layout, {.head = false});
+    CausalLM model(checkpoint, golden_.config(), layout, {.head = false});
     io::TokenDataset tokens;
     tokens.sets["forget"] = golden_.token_set();
     dist::Timers timers;

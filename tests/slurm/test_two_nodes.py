@@ -46,7 +46,9 @@ def test_two_nodes_give_what_a_local_run_gives(cluster, folder):
     code, log = submit(cluster, folder, "job.yaml")
     assert code == 0, log
     assert "2 ranks on mrpnode[1-2]" in log
-    succeed("run", "job.yaml", "--set", "output=local", ranks=2, folder=folder, MRP_THREADS="1")
+    assert "layout: 2 ranks = 2 data × 1 tensor" in log, "ranks of one copy share a node"
+    succeed("run", "job.yaml", "--set", "output=local", "--set", "parallel.tensor=1", ranks=2,
+            folder=folder, MRP_THREADS="1")
     shards = sorted((folder / "local").glob("*.safetensors"))
     assert len(shards) >= 3
     for shard in shards:

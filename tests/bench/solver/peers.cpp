@@ -81,7 +81,10 @@ EigenPairs elpa(DistMatrix& a, std::int64_t k) {
   for (const auto& [name, value] : settings) elpa_set_integer(solver, name, value, &error);
   MRP_EXPECT(elpa_setup(solver) == ELPA_OK);
   elpa_set_integer(solver, "solver", ELPA_SOLVER_2STAGE, &error);
-  elpa_set_integer(solver, "real_kernel", ELPA_2STAGE_REAL_AVX512_BLOCK4, &error);
+  elpa_set_integer(solver, "real_kernel",
+                   __builtin_cpu_supports("avx512f") ? ELPA_2STAGE_REAL_AVX512_BLOCK4
+                                                     : ELPA_2STAGE_REAL_AVX2_BLOCK4,
+                   &error);
   scale(a, -1);
   std::vector<double> values(static_cast<std::size_t>(n));
   DistMatrix vectors(grid, n, n, a.block());

@@ -1,0 +1,362 @@
+#include "jobs/cost.hpp"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+#include "jobs/model_setup.hpp"
+#include "jobs/stages.hpp"
+#include "shard/batches.hpp"
+#include "shard/capture.hpp"
+#include "solver/schedule.hpp"
+#include "solver/subspace.hpp"
+
+namespace mrp::jobs {
+namespace {
+
+using shard::Side, shard::Site, shard::SiteModule;
+using Count = double;  // of elements, tokens or bytes: products of them exceed 64 bits
+
+constexpr Count kMebibyte = 1 << 20;
+
+/// Elements of the matrices of one layer that read from a site.
+Count elements(const io::ModelConfig& model, SiteModule module) {
+  const auto hidden = static_cast<Count>(model.hidden_size);
+  const auto head = static_cast<Count>(model.head_dim);
+  switch (module) {
+    case SiteModule::qkv:
+      return hidden * head * static_cast<Count>(model.heads + 2 * model.kv_heads);
+    case SiteModule::o_proj:
+      return hidden * head * static_cast<Count>(model.heads);
+    case SiteModule::gate_up:
+      return 2 * hidden * static_cast<Count>(model.intermediate_size);
+    case SiteModule::down_proj:
+      return hidden * static_cast<Count>(model.intermediate_size);
+    case SiteModule::stream:
+      break;
+  }
+  return 0;
+}
+
+constexpr std::array kLinear = {SiteModule::qkv, SiteModule::o_proj, SiteModule::gate_up,
+                                SiteModule::down_proj};
+
+Count layer_elements(const io::ModelConfig& model) {
+  Count sum = 0;
+  for (const SiteModule module : kLinear) sum += elements(model, module);
+  return sum;
+}
+
+/// Of the embedding or of the head.
+Count vocabulary_elements(const io::ModelConfig& model) {
+  return static_cast<Count>(model.vocab_size) * static_cast<Count>(model.hidden_size);
+}
+
+Count matrices(const io::ModelConfig& model, std::int64_t layers) {
+  return static_cast<Count>(layers) * layer_elements(model);
+}
+
+/// Sequences that run together, and those of them with their padding.
+struct Passes {
+  Count tokens = 0;          ///< padding included
+  Count squares = 0;         ///< Σ length²
+  Count tokens_of_rank = 0;  ///< of the data rank with the most
+};
+
+Passes plan_passes(const io::Sequences& sequences, std::vector<std::int64_t> chosen,
+                   std::int64_t budget, int data) {
+  Passes passes;
+  const auto plan = shard::plan_batches(sequences, std::move(chosen), data, budget);
+  for (const auto& batches : plan.batches) {
+    Count own = 0;
+    for (const dist::Range batch : batches) {
+      const auto longest = static_cast<Count>(sequences.length(plan.members(batch).back()));
+      own += static_cast<Count>(batch.size()) * longest;
+      passes.squares += static_cast<Count>(batch.size()) * longest * longest;
+    }
+    passes.tokens += own;
+    passes.tokens_of_rank = std::max(passes.tokens_of_rank, own);
+  }
+  return passes;
+}
+
+Passes plan_passes(const io::Sequences& sequences, std::int64_t budget, int data) {
+  return plan_passes(sequences, shard::all_items(sequences.count()), budget, data);
+}
+
+/// The formulas of one job.
+class Costs {
+ public:
+  Costs(const Job& job, const io::Checkpoint& checkpoint, const io::ModelConfig& model,
+        const io::TokenDataset& tokens, const Spread& spread)
+      : job_(job), model_(model), tokens_(tokens), spread_(spread) {
+    for (const auto& file : checkpoint.files()) {
+      checkpoint_bytes_ += static_cast<Count>(file.file_size());
+    }
+    width_ = static_cast<Count>(torch::elementSize(spread.dtype));
+    budget_ = batch_tokens(job.config, model, spread.device);
+  }
+
+  StageCost prepare() const {
+    StageCost cost{.stage = "prepare"};
+    for (const auto& [name, path] : job_.config.sets()) {
+      cost.read += static_cast<Count>(std::filesystem::file_size(path));
+    }
+    cost.written = static_cast<Count>(std::filesystem::file_size(job_.work.tokens()));
+    return cost;
+  }
+
+  StageCost capture() const {
+    StageCost cost{.stage = "capture"};
+    const auto sites = make_sites(job_.config, model_);
+    const Site last = sites.back();
+    const std::int64_t layers = last.layer + 1;
+    Count row_width = 0;
+    for (const Site& site : sites) row_width += static_cast<Count>(site.width(model_));
+    // One all-reduce after the embedding and two in each layer, as far as the last site needs them.
+    Count reduces = 1 + 2 * static_cast<Count>(last.layer);
+    if (last > Site{last.layer, SiteModule::o_proj, Side::input}) ++reduces;
+    if (last > Site{last.layer, SiteModule::down_proj, Side::input}) ++reduces;
+    Count all_tokens = 0;
+    for (const char* set : {"forget", "retain"}) {
+      const Passes passes = plan_passes(tokens_.set(set).items, budget_, spread_.data);
+      cost.operations += forward(passes, layers);
+      cost.sent += all_reduce(passes.tokens_of_rank, reduces);
+      cost.written += rows(set) * row_width * width_;
+      all_tokens += passes.tokens_of_rank;
+    }
+    const Count share = layer_elements(model_) / spread_.tensor * width_;
+    const bool whole = spread_.residency == shard::Residency::full;
+    const Count embedding = vocabulary_elements(model_) / spread_.tensor * width_;
+    const Count streams = all_tokens * static_cast<Count>(model_.hidden_size) * width_;
+    cost.read =
+        spread_.data * (matrices(model_, layers) + vocabulary_elements(model_)) * stored_width();
+    cost.memory = activations() + std::min(512 * kMebibyte, cost.written / spread_.ranks()) +
+                  (whole ? static_cast<Count>(layers) * share + embedding
+                         : std::max(2 * share, share + embedding) + streams);
+    return cost;
+  }
+
+  StageCost solve() const {
+    StageCost cost{.stage = "solve"};
+    const Count both = rows("forget") + rows("retain");
+    const auto sites = make_sites(job_.config, model_);
+    std::vector<solver::Problem> problems;
+    Count states = 0;
+    for (const Site& site : sites) {
+      problems.push_back({site.width(model_), static_cast<std::int64_t>(both)});
+      cost.wide += solver::work(problems.back());
+      states += static_cast<Count>(site.width(model_)) * both * width_;
+    }
+    // Moments of both sets and, for an automatic dimension, of three random divisions.
+    cost.read = states * (job_.config.subspace.dimension ? 2 : 5);
+    const auto assignment = solver::assign(problems, spread_.ranks(), spread_.memory / 2);
+    for (std::size_t i = 0; i < problems.size(); ++i) {
+      const int ranks = assignment[i] < 0 ? spread_.ranks() : 1;
+      cost.memory = std::max(cost.memory, solver::memory(problems[i]) / ranks);
+    }
+    const auto k = static_cast<Count>(
+        job_.config.subspace.dimension.value_or(job_.config.subspace.max_dimension));
+    for (const Site& site : sites) cost.written += 16 * k * static_cast<Count>(site.width(model_));
+    cost.operations = cost.wide;
+    return cost;
+  }
+
+  StageCost sample() const {
+    StageCost cost{.stage = "sample"};
+    const auto& refine = job_.config.refine;
+    const auto length = static_cast<Count>(refine.sample_tokens);
+    const Count tokens = static_cast<Count>(refine.samples) * length;
+    cost.operations = forward({tokens, tokens * length, 0}, model_.layers) + head(tokens);
+    cost.sent = all_reduce(tokens / spread_.data, 1 + 2 * static_cast<Count>(model_.layers));
+    cost.read = spread_.data * checkpoint_bytes_;
+    cost.written = tokens * 5;
+    cost.memory = model_memory() + activations();
+    return cost;
+  }
+
+  StageCost refine() const {
+    StageCost cost{.stage = "refine"};
+    const auto& refine = job_.config.refine;
+    const auto steps = static_cast<Count>(refine.steps);
+    const Count tokens = tokens_a_step();
+    const Count trained = trained_elements();
+    // Forward, and twice that back. S is applied once a step to what is trained, and once to its
+    // gradient.
+    cost.operations =
+        steps * (3 * (2 * matrices(model_, model_.layers) * tokens + head(tokens)) + confining());
+    cost.sent =
+        3 * all_reduce(steps * tokens / spread_.data, 1 + 2 * static_cast<Count>(model_.layers)) +
+        (spread_.data > 1 ? steps * trained / spread_.tensor * 4 : 0);
+    cost.read = spread_.data * checkpoint_bytes_;
+    cost.written = trained * 4;
+    // Weights before and as they are; leaves, their gradients, and the optimizer's two moments.
+    const Count own = trained / spread_.tensor;
+    cost.memory = model_memory() + own * (width_ + 4 + 4 + 8.0 / spread_.data) +
+                  static_cast<Count>(model_.layers) * activations();
+    return cost;
+  }
+
+  StageCost merge() const {
+    StageCost cost{.stage = "merge"};
+    const auto k = static_cast<Count>(
+        job_.config.subspace.dimension.value_or(job_.config.subspace.max_dimension));
+    if (folds(job_)) {
+      for (const Site& site : make_sites(job_.config, model_)) {
+        cost.wide += 4 * k * elements(model_, site.module);
+      }
+    }
+    const bool trained = job_.config.refine.train != JobConfig::Train::none;
+    // Everything that is written is read back and compared.
+    cost.read = 2 * checkpoint_bytes_ + (trained ? trained_elements() * 4 : 0);
+    cost.written = checkpoint_bytes_;
+    cost.operations = cost.wide;
+    cost.memory = 64 * kMebibyte;
+    return cost;
+  }
+
+  StageCost evaluate() const {
+    StageCost cost{.stage = "evaluate"};
+    const int models = job_.config.evaluate.control.empty() ? 2 : 3;
+    for (const auto& [name, set] : tokens_.sets) {
+      for (const io::Sequences* sequences : {&set.items, &set.options.sequences}) {
+        const Passes passes = plan_passes(*sequences, budget_, spread_.data);
+        const auto targets =
+            std::accumulate(sequences->target_mask.begin(), sequences->target_mask.end(), Count{0});
+        cost.operations += models * (forward(passes, model_.layers) + head(targets));
+        cost.sent +=
+            models * all_reduce(passes.tokens_of_rank, 1 + 2 * static_cast<Count>(model_.layers));
+      }
+    }
+    cost.read = models * spread_.data * checkpoint_bytes_;
+    cost.memory = model_memory() + activations();
+    return cost;
+  }
+
+ private:
+  Count stored_width() const { return checkpoint_bytes_ / weight_elements(model_); }
+
+  /// Matrix products and attention of the layers.
+  Count forward(const Passes& passes, std::int64_t layers) const {
+    return 2 * matrices(model_, layers) * passes.tokens +
+           4 * static_cast<Count>(layers * model_.heads * model_.head_dim) * passes.squares;
+  }
+
+  Count head(Count tokens) const { return 2 * vocabulary_elements(model_) * tokens; }
+
+  /// Of `count` all-reduces of the residual stream; on processors in fp32.
+  Count all_reduce(Count tokens, Count count) const {
+    if (spread_.tensor == 1) return 0;
+    return count * tokens * static_cast<Count>(model_.hidden_size) *
+           (spread_.device.is_cpu() ? 4 : width_);
+  }
+
+  Count rows(const std::string& set) const {
+    const io::Sequences& items = tokens_.set(set).items;
+    Count kept = 0;
+    for (std::int64_t i = 0; i < items.count(); ++i) {
+      const auto mask = items.mask(i);
+      kept += job_.config.sites.positions == shard::Positions::all
+                  ? static_cast<Count>(mask.size()) - 1
+                  : static_cast<Count>(std::count(mask.begin() + 1, mask.end(), 1));
+    }
+    return kept;
+  }
+
+  /// What a pass of a batch holds at once in a layer.
+  Count activations() const {
+    const Count split =
+        static_cast<Count>(3 * model_.intermediate_size + 3 * model_.heads * model_.head_dim) /
+        spread_.tensor;
+    return static_cast<Count>(budget_) * (static_cast<Count>(4 * model_.hidden_size) + split) *
+           width_;
+  }
+
+  Count model_memory() const { return weight_elements(model_) / spread_.tensor * width_; }
+
+  Count trained_elements() const {
+    Count sum = 0;
+    for (const std::string& name : job_.config.refine.modules) {
+      sum += elements(model_, Site::parse("layers.0." + name + ".input").module);
+    }
+    return sum * static_cast<Count>(model_.layers);
+  }
+
+  /// Applying S, width × width, to a weight costs twice the width for each of its elements.
+  Count confining() const {
+    if (job_.config.refine.train != JobConfig::Train::subspace) return 0;
+    Count sum = 0;
+    for (const std::string& name : job_.config.refine.modules) {
+      const Site site = Site::parse("layers.0." + name + ".input");
+      const Count own =
+          static_cast<Count>(site.width(model_)) / (site.is_split() ? spread_.tensor : 1);
+      sum += 2 * 2 * own * elements(model_, site.module);
+    }
+    return sum * static_cast<Count>(model_.layers);
+  }
+
+  Count mean_length(const io::Sequences& sequences) const {
+    return static_cast<Count>(sequences.token_ids.size()) /
+           std::max<Count>(1, static_cast<Count>(sequences.count()));
+  }
+
+  /// Forget items in their forms, retain items, samples, and a simulated attack with its check.
+  Count tokens_a_step() const {
+    const auto& refine = job_.config.refine;
+    const io::TokenSet& forget = tokens_.set("forget");
+    const Count forms = 2 + static_cast<Count>(forget.options.sequences.count()) /
+                                std::max<Count>(1, static_cast<Count>(forget.items.count())) / 2;
+    const auto batch = static_cast<Count>(refine.batch);
+    const Count item = mean_length(forget.items);
+    Count tokens = batch * (forms * item + mean_length(tokens_.set("retain").items));
+    if (refine.samples > 0) {
+      tokens += static_cast<Count>(refine.sample_batch) * static_cast<Count>(refine.sample_tokens);
+    }
+    if (refine.tamper_resistance > 0) {
+      constexpr Count attack_steps = 4.5;  // the mean of 1 to 8
+      tokens +=
+          batch / 2 * item * (attack_steps + forms) / static_cast<Count>(refine.tamper_resistance);
+    }
+    return tokens;
+  }
+
+  const Job& job_;
+  const io::ModelConfig& model_;
+  const io::TokenDataset& tokens_;
+  const Spread& spread_;
+  Count checkpoint_bytes_ = 0;
+  Count width_ = 4;  // bytes of an element of weights and states
+  std::int64_t budget_ = 0;
+};
+
+}  // namespace
+
+double weight_elements(const io::ModelConfig& model) {
+  // One matrix where the head is the embedding.
+  return matrices(model, model.layers) +
+         vocabulary_elements(model) * (model.tie_word_embeddings ? 1 : 2);
+}
+
+std::vector<StageCost> stage_costs(const Job& job, const io::Checkpoint& checkpoint,
+                                   const io::ModelConfig& model, const io::TokenDataset& tokens,
+                                   const Spread& spread) {
+  const Costs costs(job, checkpoint, model, tokens, spread);
+  using Formula = StageCost (Costs::*)() const;
+  constexpr std::pair<const char*, Formula> all[] = {
+      {"prepare", &Costs::prepare},  {"capture", &Costs::capture}, {"solve", &Costs::solve},
+      {"sample", &Costs::sample},    {"refine", &Costs::refine},   {"merge", &Costs::merge},
+      {"evaluate", &Costs::evaluate}};
+  std::vector<StageCost> found;
+  for (const auto& [stage, formula] : all) {
+    if (has_stage(job, stage)) found.push_back((costs.*formula)());
+  }
+  return found;
+}
+
+double work_bytes(const std::vector<StageCost>& costs) {
+  double sum = 0;
+  for (const StageCost& cost : costs) sum += cost.stage == "merge" ? 0 : cost.written;
+  return sum;
+}
+
+}  // namespace mrp::jobs
