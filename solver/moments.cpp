@@ -22,15 +22,17 @@ namespace {
 // 1e-8 that the solver promises.
 constexpr std::int64_t most_depth = 4096;         // rows or columns of one chunk
 constexpr std::int64_t chunk_elements = 1 << 23;  // of one float buffer: 32 MB
-constexpr std::int64_t panel_columns = 256;       // the lower triangle is computed panel by panel
+// Of a Gram matrix: 128 MB. Files hold states in chunks of rows as wide as what one rank wrote, and
+// reading some columns of all rows reads all of these chunks anew.
+constexpr std::int64_t gram_chunk_elements = 1 << 25;
+constexpr std::int64_t panel_columns = 256;  // the lower triangle is computed panel by panel
 
 // A matrix index is a state column in a covariance and a state row in a Gram matrix; the
 // summed-over index, `depth`, is the other one.
 enum class Matrix { covariance, gram };
 
-std::int64_t chunk_depth(std::int64_t other) {
-  return std::clamp<std::int64_t>(chunk_elements / std::max<std::int64_t>(1, other), 16,
-                                  most_depth);
+std::int64_t chunk_depth(std::int64_t other, std::int64_t elements = chunk_elements) {
+  return std::clamp<std::int64_t>(elements / std::max<std::int64_t>(1, other), 16, most_depth);
 }
 
 // The contiguous ranges to read so that all of two ascending index lists is covered. Everything in
@@ -189,7 +191,7 @@ DistMatrix gram(const BlacsGrid& grid, const Pool& pool, std::int64_t block) {
   DistMatrix result(grid, pool.rows(), pool.rows(), block);
   dist::agree(grid.comm(), [&] {
     Accumulator accumulator(pool, Matrix::gram, result);
-    const std::int64_t step = chunk_depth(pool.rows());
+    const std::int64_t step = chunk_depth(pool.rows(), gram_chunk_elements);
     for (std::int64_t begin = 0; begin < pool.width(); begin += step) {
       const dist::Range columns{begin, std::min(begin + step, pool.width())};
       std::vector<std::int64_t> kept(static_cast<std::size_t>(columns.size()));
