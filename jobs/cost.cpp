@@ -223,9 +223,11 @@ class Costs {
         const Passes passes = plan_passes(*sequences, budget_, spread_.data);
         const auto targets =
             std::accumulate(sequences->target_mask.begin(), sequences->target_mask.end(), Count{0});
-        cost.operations += models * (forward(passes, model_.layers) + head(targets));
+        // All but the base are compared with it, item by item.
+        const int runs = sequences == &set.items ? 2 * models - 1 : models;
+        cost.operations += runs * (forward(passes, model_.layers) + head(targets));
         cost.sent +=
-            models * all_reduce(passes.tokens_of_rank, 1 + 2 * static_cast<Count>(model_.layers));
+            runs * all_reduce(passes.tokens_of_rank, 1 + 2 * static_cast<Count>(model_.layers));
       }
     }
     cost.read = models * spread_.data * checkpoint_bytes_;
