@@ -25,7 +25,7 @@ void capture(Job& job) {
   shard::ModelOptions model_settings = model_options(job);
   model_settings.layers = options.sites.back().layer + 1;
   model_settings.head = false;
-  model_settings.residency = residency(job, checkpoint, layout.tensor().size(), model_settings);
+  model_settings.residency = residency(job, config, layout.tensor().size(), model_settings);
   if (model_settings.residency == shard::Residency::layer) {
     dist::log::info("capture: layers are read one by one");
   }

@@ -156,17 +156,14 @@ std::int64_t batch_tokens(const JobConfig& config, const shard::CausalLM& model)
   return batch_tokens(config, model.config(), model.options().device);
 }
 
-shard::Residency residency(const Job& job, const io::Checkpoint& checkpoint, int tensor_size,
+shard::Residency residency(const Job& job, const io::ModelConfig& model, int tensor_size,
                            const shard::ModelOptions& options) {
   const std::uint64_t memory = memory_share(*job.world);
   if (job.config.parallel.residency) return *job.config.parallel.residency;
   if (!options.device.is_cpu()) return shard::Residency::full;
-  std::uint64_t bytes = 0;
-  for (const std::string& name : checkpoint.names()) {
-    bytes += static_cast<std::uint64_t>(checkpoint.info(name).elements()) *
-             torch::elementSize(options.dtype);
-  }
-  const bool fits = bytes / static_cast<std::uint64_t>(tensor_size) <= memory / 4 * 3;
+  const double bytes =
+      weight_elements(model) / tensor_size * static_cast<double>(torch::elementSize(options.dtype));
+  const bool fits = bytes <= 0.75 * static_cast<double>(memory);
   return fits ? shard::Residency::full : shard::Residency::layer;
 }
 

@@ -58,7 +58,7 @@ std::int64_t batch_tokens(const JobConfig& config, const shard::CausalLM& model)
 
 /// parallel.residency; when automatic, all layers, unless a rank's part of the weights would take
 /// more than three quarters of its memory. Collective over the world.
-shard::Residency residency(const Job& job, const io::Checkpoint& checkpoint, int tensor_size,
+shard::Residency residency(const Job& job, const io::ModelConfig& model, int tensor_size,
                            const shard::ModelOptions& options);
 
 /// Memory that one rank may use: an even share of its node's, or of the job's limit there; the

@@ -145,11 +145,6 @@ std::string compare(const std::string& what, double needed, double available,
                      amount(available, "B"), needed > available ? "  TOO LITTLE" : "");
 }
 
-std::filesystem::path existing(std::filesystem::path path) {
-  while (!std::filesystem::exists(path)) path = path.parent_path();
-  return path;
-}
-
 /// @throws ResourceError if something is too little.
 void print_needs(const Job& job, const std::vector<StageCost>& costs, double memory) {
   std::vector<std::string> missing;
@@ -159,7 +154,7 @@ void print_needs(const Job& job, const std::vector<StageCost>& costs, double mem
     if (cost.stage == "merge") output = cost.written;
   }
   const auto space = [](const std::filesystem::path& path) {
-    return static_cast<double>(io::free_space(existing(path)));
+    return static_cast<double>(io::free_space(path));
   };
   fmt::print("{}", compare("memory of a rank", largest, memory, missing));
   fmt::print("{}", compare("disk at work", work_bytes(costs), space(job.config.work), missing));
@@ -171,8 +166,8 @@ void print_needs(const Job& job, const std::vector<StageCost>& costs, double mem
                   fmt::join(missing, " and ")));
 }
 
-Spread make_spread(const Job& job, const io::Checkpoint& checkpoint, const io::ModelConfig& model,
-                   const shard::ModelOptions& options, int ranks) {
+Spread make_spread(const Job& job, const io::ModelConfig& model, const shard::ModelOptions& options,
+                   int ranks) {
   Spread spread;
   spread.tensor = tensor_size(job, model, ranks);
   if (ranks % spread.tensor != 0) {
@@ -183,7 +178,7 @@ Spread make_spread(const Job& job, const io::Checkpoint& checkpoint, const io::M
   spread.device = options.device;
   spread.dtype = options.dtype;
   spread.memory = memory_share(*job.world);
-  spread.residency = residency(job, checkpoint, spread.tensor, options);
+  spread.residency = residency(job, model, spread.tensor, options);
   return spread;
 }
 
@@ -196,7 +191,7 @@ void plan(Job& job, int ranks, bool as_json) {
   const io::TokenDataset tokens = read_tokens(job, model);
   const shard::ModelOptions options = model_options(job);
   const Speed speed = measure_speed(job, options);
-  const Spread spread = make_spread(job, checkpoint, model, options, ranks);
+  const Spread spread = make_spread(job, model, options, ranks);
   dist::agree(*job.world, [&] {
     if (!job.world->is_root()) return;
     const auto costs = stage_costs(job, checkpoint, model, tokens, spread);

@@ -9,6 +9,7 @@
 #include "io/subspace_store.hpp"
 #include "jobs/continuation.hpp"
 #include "jobs/model_setup.hpp"
+#include "jobs/site_states.hpp"
 #include "jobs/stages.hpp"
 #include "jobs/subspace_gather.hpp"
 #include "solver/schedule.hpp"
@@ -16,33 +17,6 @@
 
 namespace mrp::jobs {
 namespace {
-
-/// One set of one site of states.h5.
-class SiteStates : public solver::StateSource {
- public:
-  SiteStates(const io::StateReader& reader, std::string set, std::string site,
-             std::span<const std::int64_t> sequences)
-      : reader_(&reader), set_(std::move(set)), site_(std::move(site)), sequences_(sequences) {}
-
-  std::int64_t rows() const override { return reader_->rows(set_); }
-  std::int64_t width() const override { return reader_->width(site_); }
-  void read(dist::Range rows, dist::Range columns, std::span<float> out) const override {
-    reader_->read(set_, site_, rows, columns, out);
-  }
-  std::span<const std::int64_t> sequences() const override { return sequences_; }
-
- private:
-  const io::StateReader* reader_;
-  std::string set_;
-  std::string site_;
-  std::span<const std::int64_t> sequences_;
-};
-
-std::vector<std::int64_t> sequences_of(const io::StateReader& reader, const std::string& set) {
-  std::vector<std::int64_t> sequences;
-  for (const auto& [sequence, position] : reader.positions(set)) sequences.push_back(sequence);
-  return sequences;
-}
 
 /// All sites of a states file, with the ranks that solve them.
 struct Problems {

@@ -18,6 +18,7 @@
 
 #include "dist/error.hpp"
 #include "dist/session.hpp"
+#include "jobs/site_states.hpp"
 #include "solver/blacs_grid.hpp"
 #include "solver/schedule.hpp"
 #include "solver/subspace.hpp"
@@ -78,13 +79,15 @@ Solved solve(const io::StateReader& reader, const std::vector<int>& assignment,
              const dist::Communicator& world, const solver::SubspaceOptions& options) {
   Solved solved;
   const auto sites = reader.sites();
+  const auto forget_sequences = jobs::sequences_of(reader, "forget");
+  const auto retain_sequences = jobs::sequences_of(reader, "retain");
   const auto solve_assigned = [&](int rank, const dist::Communicator& comm) {
     if (std::count(assignment.begin(), assignment.end(), rank) == 0) return;
     const solver::BlacsGrid grid(comm);
     for (std::size_t i = 0; i < sites.size(); ++i) {
       if (assignment[i] != rank) continue;
-      const bench::SiteStates forget(reader, "forget", sites[i]);
-      const bench::SiteStates retain(reader, "retain", sites[i]);
+      const jobs::SiteStates forget(reader, "forget", sites[i], forget_sequences);
+      const jobs::SiteStates retain(reader, "retain", sites[i], retain_sequences);
       auto subspace = solver::find_subspace(grid, forget, retain, options);
       if (rank >= 0 || world.is_root()) solved.emplace_back(sites[i], std::move(subspace));
     }

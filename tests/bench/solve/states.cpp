@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <span>
+#include <string>
 
 namespace mrp::bench {
 namespace {
@@ -114,11 +116,6 @@ void write_states(const std::filesystem::path& path, std::int64_t forget_rows,
     write_site(writer, "retain", site, retain_rows, Rows(site.width, false, i), comm);
   }
   writer.finish();
-}
-
-SiteStates::SiteStates(const io::StateReader& reader, std::string set, std::string site)
-    : reader_(&reader), set_(std::move(set)), site_(std::move(site)) {
-  for (const auto& [sequence, position] : reader.positions(set_)) sequences_.push_back(sequence);
 }
 
 }  // namespace mrp::bench
