@@ -70,6 +70,19 @@ def problem_of_include(root, folder, is_header, quote, target):
     return None
 
 
+def problem_of_pair(root, path, text, includes):
+    """A header compiles alone if its source file includes it before anything else, and twice by its
+    first line."""
+    header = path.with_suffix(".hpp")
+    if path.suffix == ".hpp":
+        guarded = COMMENT.sub("", text).lstrip().startswith("#pragma once")
+        return None if guarded else "does not begin with #pragma once"
+    own = str(header.relative_to(root))
+    if header.is_file() and (not includes or includes[0][1] != own):
+        return f"{own} is not included first"
+    return None
+
+
 def problems(root):
     found = []
     for folder in FOLDERS:
@@ -77,6 +90,9 @@ def problems(root):
             name = path.relative_to(root)
             text = path.read_text(encoding="utf-8")
             includes = INCLUDE.findall(text)
+            problem = problem_of_pair(root, path, text, includes)
+            if problem:
+                found.append(f"{name}: {problem}")
             for quote, target in includes:
                 problem = problem_of_include(root, folder, path.suffix == ".hpp", quote, target)
                 if problem:
@@ -115,16 +131,17 @@ def test_broken_rules_are_found(tmp_path):
     root = tree(
         tmp_path,
         {
-            "dist/a.hpp": "#include <spdlog/logger.h>\n#include <vector>\n",
+            "dist/a.hpp": "// Text.\n#pragma once\n#include <spdlog/logger.h>\n#include <vector>\n",
             "dist/a.cpp": '#include "io/b.hpp"\n#include "a.hpp"\n',
-            "io/b.hpp": "#include <torch/torch.h>\n#include <hdf5.h>\n",
+            "io/b.hpp": "#pragma once\n#include <torch/torch.h>\n#include <hdf5.h>\n",
             "solver/c.cpp": '#include <H5Fpublic.h>\n#include "io/b.hpp"\n#include <ATen/ATen.h>\n',
-            "shard/d.hpp": '#include "solver/e.hpp"\nvoid Cblacs_exit(int);\ntorch::Tensor t;\n',
+            "shard/d.hpp": '#pragma once\n#include "solver/e.hpp"\nvoid Cblacs_exit(int);\ntorch::Tensor t;\n',
             "solver/e.hpp": "#include <boost/any.hpp>\n// torch::Tensor in a comment\n",
             "jobs/f.cpp": '#include "solver/e.hpp"\n#include <torch/torch.h>\n#include <unistd.h>\n',
         },
     )
     assert [re.sub(": includes .*?: ", ": ", line) for line in problems(root)] == [
+        "dist/a.cpp: dist/a.hpp is not included first",
         "dist/a.cpp: dist must not include io",
         "dist/a.cpp: own headers are included as <folder>/<path>, from the root",
         "dist/a.hpp: spdlog stays inside .cpp files",
@@ -132,6 +149,7 @@ def test_broken_rules_are_found(tmp_path):
         "solver/c.cpp: solver must not see HDF5",
         "solver/c.cpp: solver must not include io",
         "solver/c.cpp: solver must not see LibTorch",
+        "solver/e.hpp: does not begin with #pragma once",
         "solver/e.hpp: a library that tests/repo/include_rules_test.py does not know",
         "shard/d.hpp: shard must not include solver",
         "shard/d.hpp: uses Cblacs_exit, which belongs to solver",
