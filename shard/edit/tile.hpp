@@ -7,16 +7,7 @@
 #include <vector>
 
 #include "io/dtype.hpp"
-
-// One body, compiled for several instruction sets and chosen when the program starts. The
-// arithmetic of a lane is the same sequence of operations in each (no fused multiply-add:
-// CMakeLists.txt forbids it here), so the bytes of a merged checkpoint do not depend on the
-// processor.
-#if defined(__x86_64__) && defined(__GNUC__)
-#define MRP_VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define MRP_VECTOR_CLONES
-#endif
+#include "shard/vector_clones.hpp"
 
 namespace mrp::shard {
 

@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "shard/model/fused.hpp"
+
 namespace mrp::shard {
 namespace {
 
@@ -27,19 +29,21 @@ torch::Tensor repeat_heads(const torch::Tensor& states, std::int64_t times_each)
   return times_each == 1 ? states : states.repeat_interleave(times_each, 1);
 }
 
-/// Causal softmax(query keyᵀ / √head_dim) value, each [batch × heads × length × head_dim].
+/// Causal softmax(query keyᵀ / √head_dim) value: query and result [batch × heads × length ×
+/// head_dim], the others of kv heads.
 torch::Tensor attend(const torch::Tensor& query, const torch::Tensor& key,
                      const torch::Tensor& value) {
   const double scale = 1.0 / std::sqrt(static_cast<double>(query.size(-1)));
   // The fused kernel's gradient is several times slower than this on a processor.
   if (query.device().is_cpu() && query.requires_grad()) {
-    const torch::Tensor scores = torch::matmul(query * scale, key.transpose(-1, -2));
-    const torch::Tensor future = torch::ones({query.size(-2), key.size(-2)}, torch::kBool).triu(1);
-    const torch::Tensor weights =
-        torch::softmax(scores.to(torch::kFloat32).masked_fill(future, -INFINITY), -1);
-    return torch::matmul(weights.to(value.scalar_type()), value);
+    // Heads that share a key stand below each other, as one matrix.
+    const torch::Tensor rows = query.reshape({key.size(0), key.size(1), -1, key.size(3)});
+    const torch::Tensor weights = causal_softmax(torch::matmul(rows, key.transpose(-1, -2)), scale);
+    return torch::matmul(weights, value).view(query.sizes());
   }
-  return torch::scaled_dot_product_attention(query, key, value, /*attn_mask=*/{},
+  const std::int64_t shared = query.size(1) / key.size(1);
+  return torch::scaled_dot_product_attention(query, repeat_heads(key, shared),
+                                             repeat_heads(value, shared), /*attn_mask=*/{},
                                              /*dropout_p=*/0.0, /*is_causal=*/true, scale);
 }
 
@@ -70,17 +74,10 @@ Attention::Attention(const WeightReader& weights, const Architecture& architectu
 
 torch::Tensor Attention::mix(const torch::Tensor& x, const RotaryTable& rotary, KvCache* cache,
                              std::int64_t layer) const {
-  const std::int64_t heads = slice_.heads.size();
-  const std::int64_t kv_heads = slice_.kv_heads.size();
-  // [batch × length × (heads + 2 kv heads) × head_dim], then heads before positions.
-  const torch::Tensor qkv =
-      qkv_.forward(x).unflatten(-1, {heads + 2 * kv_heads, head_dim_}).transpose(1, 2);
-  const torch::Tensor query = rotary.rotate(qkv.narrow(1, 0, heads));
-  const torch::Tensor key = rotary.rotate(qkv.narrow(1, heads, kv_heads));
-  const torch::Tensor value = qkv.narrow(1, heads + kv_heads, kv_heads);
-  const torch::Tensor mixed = cache != nullptr ? cache->attend(layer, query, key, value)
-                                               : attend(query, repeat_heads(key, heads / kv_heads),
-                                                        repeat_heads(value, heads / kv_heads));
+  const auto [query, key, value] =
+      split_and_rotate(qkv_.forward(x), slice_.heads.size(), slice_.kv_heads.size(), rotary);
+  const torch::Tensor mixed =
+      cache != nullptr ? cache->attend(layer, query, key, value) : attend(query, key, value);
   return mixed.transpose(1, 2).flatten(2);
 }
 

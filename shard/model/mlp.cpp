@@ -10,16 +10,28 @@
 
 #include "dist/error.hpp"
 #include "dist/partition.hpp"
+#include "shard/model/fused.hpp"
 
 namespace mrp::shard {
 namespace {
 
 using Activation = torch::Tensor (*)(const torch::Tensor&);
 
+/// activation(gate) ⊙ up of gate_up [… × 2n].
+template <class Function>
+torch::Tensor gated(const torch::Tensor& gate_up, Function activation) {
+  const auto halves = gate_up.chunk(2, -1);
+  return activation(halves[0]) * halves[1];
+}
+
 constexpr std::array<std::pair<std::string_view, Activation>, 3> kActivations = {{
-    {"silu", [](const torch::Tensor& x) { return torch::silu(x); }},
-    {"gelu", [](const torch::Tensor& x) { return torch::gelu(x); }},
-    {"gelu_pytorch_tanh", [](const torch::Tensor& x) { return torch::gelu(x, "tanh"); }},
+    {"silu", gated_silu},
+    {"gelu",
+     [](const torch::Tensor& x) { return gated(x, [](const auto& g) { return torch::gelu(g); }); }},
+    {"gelu_pytorch_tanh",
+     [](const torch::Tensor& x) {
+       return gated(x, [](const auto& g) { return torch::gelu(g, "tanh"); });
+     }},
 }};
 
 Activation find_activation(const std::string& name) {
@@ -52,8 +64,7 @@ Mlp::Mlp(const WeightReader& weights, const Architecture& architecture,
             architecture.mlp_bias(config), collectives) {}
 
 torch::Tensor Mlp::gated(const torch::Tensor& x) const {
-  const auto halves = gate_up_.forward(x).chunk(2, -1);
-  return activation_(halves[0]) * halves[1];
+  return activation_(gate_up_.forward(x));
 }
 
 torch::Tensor Mlp::down(const torch::Tensor& gated_local) const {

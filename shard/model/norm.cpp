@@ -2,14 +2,14 @@
 
 #include <utility>
 
+#include "shard/model/fused.hpp"
+
 namespace mrp::shard {
 
 RmsNorm::RmsNorm(torch::Tensor weight, double eps) : weight_(std::move(weight)), eps_(eps) {}
 
 torch::Tensor RmsNorm::forward(const torch::Tensor& x) const {
-  const torch::Tensor wide = x.to(torch::kFloat32);
-  const torch::Tensor scale = torch::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps_);
-  return weight_ * (wide * scale).to(x.scalar_type());
+  return rms_norm(x, weight_, eps_);
 }
 
 Parameter RmsNorm::parameter(const std::string& name, const std::string& tensor) {
