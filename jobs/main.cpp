@@ -6,6 +6,7 @@
 
 #include "dist/session.hpp"
 #include "jobs/command_line.hpp"
+#include "solver/blas_kernels.hpp"
 
 namespace {
 
@@ -19,6 +20,7 @@ void keep_freed_memory() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  mrp::solver::choose_blas_kernels(argv);
   try {
     keep_freed_memory();
     const mrp::dist::Session session(argc, argv);

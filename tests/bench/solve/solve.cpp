@@ -19,6 +19,7 @@
 #include "dist/error.hpp"
 #include "dist/session.hpp"
 #include "jobs/site_states.hpp"
+#include "solver/blas_kernels.hpp"
 #include "solver/blacs_grid.hpp"
 #include "solver/schedule.hpp"
 #include "solver/subspace.hpp"
@@ -140,6 +141,7 @@ void run(std::span<char*> arguments, const dist::Communicator& comm) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  solver::choose_blas_kernels(argv);
   try {
     const dist::Session session(argc, argv);
     if (argc < 5) throw dist::UsageError("write|spread|together FILE …: see solve.cpp");

@@ -18,6 +18,7 @@
 #include "dist/session.hpp"
 #include "peers.hpp"
 #include "problem.hpp"
+#include "solver/blas_kernels.hpp"
 #include "solver/dense.hpp"
 #include "solver/dense_eigensolver.hpp"
 #include "solver/generalized.hpp"
@@ -110,6 +111,7 @@ void serve(char** arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  solver::choose_blas_kernels(argv);
   if (argc != 6) dist::abort_job("usage: solver_benchmark SPECTRUM N K standard|pencil FOLDER", 2);
   try {
     const dist::Session session(argc, argv);
