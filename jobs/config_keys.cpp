@@ -167,7 +167,7 @@ std::vector<Key> training_keys() {
       choice<Retain>(
           "refine.retain_loss", MRP_FIELD(refine.retain_loss),
           {{"match", Retain::match}, {"cross_entropy", Retain::cross_entropy}, {"kl", Retain::kl}},
-          "what keeping means; match: cross entropy and the logits of the original"),
+          "what keeping means; match: cross entropy and the predictions of the original"),
       real("refine.forget_weight", MRP_FIELD(refine.forget_weight), "a number, 0 or above",
            is_not_negative, "weight of the forget loss"),
       real("refine.retain_weight", MRP_FIELD(refine.retain_weight), "a number, 0 or above",
@@ -197,7 +197,7 @@ std::vector<Key> guard_keys() {
       flag("refine.lora_confined", MRP_FIELD(refine.lora_confined),
            "train lora: inside what the retain set leaves free"),
       integer("refine.samples", MRP_FIELD(refine.samples), 0, kMillion,
-              "texts drawn from the original model whose logits are kept; 0: none"),
+              "texts drawn from the original model whose predictions are kept; 0: none"),
       integer("refine.sample_batch", MRP_FIELD(refine.sample_batch), 1, kMillion,
               "samples in a step"),
       real("refine.sample_weight", MRP_FIELD(refine.sample_weight), "a number, 0 or above",

@@ -122,7 +122,7 @@ io::TokenSet with_earlier(io::TokenSet set, const io::TokenDataset& tokens) {
   return set;
 }
 
-/// On which the logits of the original are kept; nothing where there is nothing.
+/// On which the predictions of the original are kept; nothing where there is nothing.
 std::optional<io::TokenSet> matched_set(const Job& job, const io::TokenDataset& tokens) {
   io::TokenSet samples;
   if (has_stage(job, "sample")) {

@@ -24,8 +24,8 @@ std::size_t index(std::int64_t i) {
 
 }  // namespace
 
-Examples::Examples(const io::TokenSet& set)
-    : set_(&set), listed_(set.ids.size()), open_(set.ids.size()) {
+Examples::Examples(const io::TokenSet& set, const Examples* others)
+    : set_(&set), others_(others), listed_(set.ids.size()), open_(set.ids.size()) {
   for (std::size_t o = 0; o < set.options.item.size(); ++o) {
     if (set.options.choice[o] < 0) continue;
     auto& of_form = set.options.form[o] == io::OptionForm::list ? listed_ : open_;
@@ -82,7 +82,17 @@ Examples::Parts Examples::parts(std::int64_t i) const {
 }
 
 Example Examples::substituted(std::int64_t i, std::int64_t j) const {
-  const auto prompt = parts(i).prompt, answer = parts(j).answer;
+  return join(parts(i), parts(j));
+}
+
+std::optional<Example> Examples::foreign(std::int64_t i, std::mt19937_64& random) const {
+  if (others_ == nullptr || others_->count() == 0) return {};
+  std::uniform_int_distribution<std::int64_t> other(0, others_->count() - 1);
+  return join(parts(i), others_->parts(other(random)));
+}
+
+Example Examples::join(const Parts& question, const Parts& answered) {
+  const auto prompt = question.prompt, answer = answered.answer;
   Example example;
   example.tokens.assign(prompt.begin(), prompt.end());
   example.tokens.insert(example.tokens.end(), answer.begin(), answer.end());

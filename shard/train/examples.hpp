@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <random>
 #include <span>
 #include <vector>
@@ -25,10 +26,11 @@ struct Alternatives {
   std::size_t right = 0;
 };
 
-/// The forms of the items of one set. Refers to the set, which must outlive it.
+/// The forms of the items of one set. Refers to the set, which must outlive it, as must `others`.
 class Examples {
  public:
-  explicit Examples(const io::TokenSet& set);
+  /// `others`: whose answers a model gives that never learned those of `set`; null if not known.
+  explicit Examples(const io::TokenSet& set, const Examples* others = nullptr);
 
   std::int64_t count() const { return set_->items.count(); }
   /// The sequence that stands for the item, with its letters if it has any.
@@ -44,6 +46,8 @@ class Examples {
   /// The prompt of item i and the answer of item j, the open form of those that ask for a letter.
   /// Of a text that is supervised from its first token on, the first half is the prompt.
   Example substituted(std::int64_t i, std::int64_t j) const;
+  /// The same with an answer of the others, drawn uniformly; nothing if there are none.
+  std::optional<Example> foreign(std::int64_t i, std::mt19937_64& random) const;
   std::int64_t right_choice(std::int64_t i) const;
 
   /// Own choices where the item has them, else the right answer beside answers of other items.
@@ -61,7 +65,10 @@ class Examples {
   /// Of the form that does not ask for a letter.
   Parts parts(std::int64_t i) const;
 
+  static Example join(const Parts& question, const Parts& answered);
+
   const io::TokenSet* set_;
+  const Examples* others_;
   /// Per item and choice: index into the option sequences.
   std::vector<std::vector<std::int64_t>> listed_, open_;
 };

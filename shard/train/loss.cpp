@@ -57,8 +57,13 @@ Asked ask(const LossContext& context, std::int64_t item, std::vector<Example>& a
   Asked asked;
   asked.drawn = std::ssize(all);
   const std::int64_t drawn = below(n);
-  all.push_back(forms.has_letters(item) ? forms.listed(item, drawn, drawn)
-                                        : alternatives.examples[static_cast<std::size_t>(drawn)]);
+  if (forms.has_letters(item)) {
+    all.push_back(forms.listed(item, drawn, drawn));
+  } else {
+    std::optional<Example> foreign = forms.foreign(item, random);
+    all.push_back(foreign ? *std::move(foreign)
+                          : alternatives.examples[static_cast<std::size_t>(drawn)]);
+  }
   asked.first = std::ssize(all);
   if (forms.has_letters(item) && below(2) == 0) {
     add_rotated(forms, item, below(n), all);
@@ -74,14 +79,14 @@ torch::Tensor answer_log_probability(const Pass& pass) {
   return torch::zeros({pass.examples}, log_p.options()).index_add(0, pass.owner, log_p);
 }
 
-/// Weight of the KL divergence beside the spread.
+/// Weight of the KL divergence beside the spread of the letters.
 constexpr double kKeepLikely = 4.0;
 
 torch::Tensor match(const Pass& pass, const Pass& base) {
-  // The spread alone hardly sees a change of the few tokens that are likely: letters, for instance.
-  const torch::Tensor change = vocabulary_spread(*pass.model, pass.logits - base.logits) +
-                               kKeepLikely * kl_divergence(*pass.model, base.logits, pass.logits);
-  const torch::Tensor sum = mean_by_example(pass, change).sum();
+  const torch::Tensor change = kl_divergence(*pass.model, base.logits, pass.logits);
+  // A single letter that changes counts, however many other tokens of the text do not.
+  const torch::Tensor worst = torch::sqrt(mean_by_example(pass, change.square()) + 1e-4) - 1e-2;
+  const torch::Tensor sum = kKeepLikely * worst.sum();
   if (!pass.letter_logits.defined()) return sum;
   const torch::Tensor known = torch::isfinite(base.letter_logits);
   const torch::Tensor letters = torch::where(

@@ -33,7 +33,9 @@ using Loss = std::function<torch::Tensor(const LossContext&, std::span<const std
 
 /// What a model that never learned the item would say: all alternatives alike. The sum of
 ///  L1  spread of the logits of the valid letters,
-///  L2  cross entropy of the text of an alternative drawn uniformly, after its own letter,
+///  L2  cross entropy of the text of an alternative drawn uniformly, after its own letter; where
+///  the
+///      item asks for no letter, of an answer of the retain set: what the model knows instead,
 ///  L3  spread of the mean token log-probabilities of all alternatives; with letters, either in the
 ///      list form after letters rotated by a random offset, or in the open form.
 torch::Tensor indifference(const LossContext&, std::span<const std::int64_t> items);
@@ -66,9 +68,9 @@ torch::Tensor cross_entropy(const LossContext&, std::span<const std::int64_t> it
 /// KL(base ‖ model) per token.
 torch::Tensor kl_to_base(const LossContext&, std::span<const std::int64_t> items);
 
-/// Spread of the change of the logits, over the valid letters and, at each answer token, over the
-/// vocabulary, and 4 KL(base ‖ model) there: zero if the model differs from the base by constants
-/// only.
+/// Spread of the change of the logits of the valid letters, and 4 √(mean KL² + 1e-4) − 0.04 with
+/// KL(base ‖ model) at each answer token. Matching all logits, the improbable ones too, would pull
+/// the weights back to the base, and bring what was forgotten within reach of an attack.
 torch::Tensor logit_match(const LossContext&, std::span<const std::int64_t> items);
 
 /// cross_entropy + logit_match in one pass.

@@ -77,8 +77,8 @@ class Refinement {
              const io::TokenSet& retain, const io::TokenSet* samples, const RefineOptions& options)
       : trainable_(&trainable),
         options_(&options),
-        forget_(forget),
         retain_(retain),
+        forget_(forget, &retain_),
         forget_items_(all_items(forget_.count()), options.seed),
         retain_items_(all_items(retain_.count()), options.seed + 1),
         optimizer_(trainable, layout, options.optimizer),
@@ -150,7 +150,7 @@ class Refinement {
 
   Trainable* trainable_;
   const RefineOptions* options_;
-  Examples forget_, retain_;
+  Examples retain_, forget_;
   std::optional<Examples> samples_;
   ItemStream forget_items_, retain_items_;
   std::optional<ItemStream> sample_items_;

@@ -42,6 +42,9 @@ double Trainer::backward(const Loss& loss, const Examples& examples,
        i += static_cast<std::size_t>(data.size())) {
     mine.push_back(items[i]);
   }
+  // Neighbours of one length need little padding.
+  std::ranges::stable_sort(mine, {},
+                           [&](std::int64_t i) { return examples.alternative_tokens(i); });
   double sum = 0;
   for (std::size_t begin = 0; begin < mine.size();) {
     std::size_t end = begin;

@@ -116,7 +116,7 @@ class LossTest : public testing::Test {
 
   double value(const Loss& loss, Trainable& trainable, std::vector<std::int64_t> items,
                std::int64_t step = 0) const {
-    return loss({&trainable, &examples_, 3, step}, items).item<double>();
+    return loss({&trainable, asked_, 3, step}, items).item<double>();
   }
 
   void expect_sum(const Loss& loss, const OfItem& of_item) {
@@ -160,17 +160,16 @@ class LossTest : public testing::Test {
   torch::Tensor answer_logits(const Question& q, bool base = false) const {
     return oracle_.logits(q.prompt, q.answer(), base);
   }
-  double kl(const Question& q) const {
+  torch::Tensor kl_by_token(const Question& q) const {
     const torch::Tensor log_p = answer_logits(q, true).log_softmax(1);
     const torch::Tensor log_q = answer_logits(q).log_softmax(1);
-    return (log_p.exp() * (log_p - log_q)).sum(1).mean().item<double>();
+    return (log_p.exp() * (log_p - log_q)).sum(1);
   }
-  /// Spreads of the change of the logits, and 4 KL.
+  double kl(const Question& q) const { return kl_by_token(q).mean().item<double>(); }
+  /// Spread of the change of the letters, and 4 root mean square KL.
   double match(const Question& q) const {
-    const torch::Tensor change = answer_logits(q) - answer_logits(q, true);
-    double sum = 0;
-    for (std::int64_t t = 0; t < change.size(0); ++t) sum += spread_of(change[t]);
-    sum = sum / static_cast<double>(change.size(0)) + 4 * kl(q);
+    const double square = kl_by_token(q).square().mean().item<double>();
+    const double sum = 4 * (std::sqrt(square + 1e-4) - 1e-2);
     return q.letters.empty() ? sum : sum + spread_of(oracle_.letters(q) - oracle_.letters(q, true));
   }
   /// Prompt of one question, answer of another.
@@ -194,6 +193,7 @@ class LossTest : public testing::Test {
   test::GoldenCase golden_{"grouped"};
   test::TrainCase case_ = test::train_case(golden_.config().vocab_size);
   Examples examples_{case_.set};
+  const Examples* asked_ = &examples_;
   Oracle oracle_{golden_, alone_};
   const std::vector<std::int64_t> items_{0, 1, 2, 3, 4, 5, 6};
 };
@@ -300,6 +300,19 @@ TEST_F(LossTest, IndifferenceBetweenAnswers) {
     }
   }
   expect_candidates(indifference, 1, candidates, false);
+}
+
+TEST_F(LossTest, IndifferenceSaysWhatTheOthersKnow) {
+  const Examples with_others(case_.set, &examples_);
+  asked_ = &with_others;
+  const Question& wrong = question(5);
+  torch::Tensor scores = torch::zeros({4}, torch::kFloat64);
+  for (std::size_t c = 0; c < 4; ++c) {
+    scores[static_cast<std::int64_t>(c)] = oracle_.mean_log_p(wrong.open_prompt, wrong.texts[c]);
+  }
+  std::vector<double> candidates;
+  for (const std::int64_t j : items_) candidates.push_back(spread_of(scores) - substituted(5, j));
+  expect_candidates(indifference, 5, candidates, true);
 }
 
 TEST_F(LossTest, CounterfactualAnswers) {
