@@ -82,9 +82,9 @@ struct JobConfig {
     double forget_weight = 1;
     std::int64_t lora_rank = 16;
     bool lora_confined = false;
-    std::int64_t samples = 2500;
-    std::int64_t sample_batch = 16;
-    double sample_weight = 2;
+    std::int64_t samples = 8000;
+    std::int64_t sample_batch = 48;
+    double sample_weight = 6;
     std::int64_t sample_tokens = 128;
     std::int64_t tamper_resistance = 2;
     double tamper_weight = 4;

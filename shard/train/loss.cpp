@@ -79,14 +79,16 @@ torch::Tensor answer_log_probability(const Pass& pass) {
   return torch::zeros({pass.examples}, log_p.options()).index_add(0, pass.owner, log_p);
 }
 
-/// Weight of the KL divergence beside the spread of the letters.
+/// Weight of the KL divergence beside the spread.
 constexpr double kKeepLikely = 4.0;
 
 torch::Tensor match(const Pass& pass, const Pass& base) {
-  const torch::Tensor change = kl_divergence(*pass.model, base.logits, pass.logits);
-  // A single letter that changes counts, however many other tokens of the text do not.
-  const torch::Tensor worst = torch::sqrt(mean_by_example(pass, change.square()) + 1e-4) - 1e-2;
-  const torch::Tensor sum = kKeepLikely * worst.sum();
+  const torch::Tensor change = vocabulary_spread(*pass.model, pass.logits - base.logits);
+  // The spread hardly sees a change of the few tokens that are likely, and the mean of a long text
+  // hardly sees that of a single token: of a letter, for instance.
+  const torch::Tensor likely = kl_divergence(*pass.model, base.logits, pass.logits);
+  const torch::Tensor worst = torch::sqrt(mean_by_example(pass, likely.square()) + 1e-4) - 1e-2;
+  const torch::Tensor sum = (mean_by_example(pass, change) + kKeepLikely * worst).sum();
   if (!pass.letter_logits.defined()) return sum;
   const torch::Tensor known = torch::isfinite(base.letter_logits);
   const torch::Tensor letters = torch::where(

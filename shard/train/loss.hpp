@@ -68,9 +68,9 @@ torch::Tensor cross_entropy(const LossContext&, std::span<const std::int64_t> it
 /// KL(base ‖ model) per token.
 torch::Tensor kl_to_base(const LossContext&, std::span<const std::int64_t> items);
 
-/// Spread of the change of the logits of the valid letters, and 4 √(mean KL² + 1e-4) − 0.04 with
-/// KL(base ‖ model) at each answer token. Matching all logits, the improbable ones too, would pull
-/// the weights back to the base, and bring what was forgotten within reach of an attack.
+/// Spread of the change of the logits, over the valid letters and, at each answer token, over the
+/// vocabulary, and 4 √(mean KL² + 1e-4) − 0.04 with KL(base ‖ model) there: zero if the model
+/// differs from the base by constants only.
 torch::Tensor logit_match(const LossContext&, std::span<const std::int64_t> items);
 
 /// cross_entropy + logit_match in one pass.

@@ -142,6 +142,13 @@ torch::Tensor spread(const torch::Tensor& values) {
   return torch::sqrt(centred.square().sum(-1) / count.squeeze(-1) + 0.01) - 0.1;
 }
 
+torch::Tensor vocabulary_spread(const CausalLM& model, const torch::Tensor& logits) {
+  const auto size = static_cast<double>(model.config().vocab_size);
+  const torch::Tensor mean = sum_over_vocabulary(model, logits) / size;
+  const torch::Tensor centred = logits - copy_to_ranks(mean.unsqueeze(1), model.collectives());
+  return torch::sqrt(sum_over_vocabulary(model, centred.square()) / size + 0.01) - 0.1;
+}
+
 torch::Tensor kl_divergence(const CausalLM& model, const torch::Tensor& p_logits,
                             const torch::Tensor& q_logits) {
   return KlDivergence::apply(p_logits, q_logits, &model);

@@ -38,6 +38,9 @@ torch::Tensor mean_by_example(const Pass& pass, const torch::Tensor& values);
 /// equal. Entries of −inf do not count.
 torch::Tensor spread(const torch::Tensor& values);
 
+/// The same over the vocabulary of `logits` [n × slice]: [n].
+torch::Tensor vocabulary_spread(const CausalLM& model, const torch::Tensor& logits);
+
 /// Σ over the vocabulary of p (log p − log q), p = softmax(`p_logits`): [n]. The gradient is that
 /// of `q_logits` only, and not collective.
 torch::Tensor kl_divergence(const CausalLM& model, const torch::Tensor& p_logits,

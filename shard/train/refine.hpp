@@ -26,8 +26,8 @@ struct RefineOptions {
   double forget_weight = 1;
   Loss retain_loss = cross_entropy_and_match;
   double retain_weight = 2;
-  std::int64_t sample_batch = 16;  ///< samples in a step
-  double sample_weight = 2;
+  std::int64_t sample_batch = 48;  ///< samples in a step
+  double sample_weight = 6;
   std::int64_t tamper_every = 2;  ///< steps; 0: no tamper resistance
   double tamper_weight = 4;
   /// The forget gradient, at norm `forget_weight`, counts only where it has the sign of the retain

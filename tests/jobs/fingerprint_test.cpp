@@ -165,7 +165,7 @@ TEST_F(FingerprintTest, AJobHasTheStagesThatItsSettingsAskFor) {
 }
 
 TEST_F(FingerprintTest, APresetIsNoMoreThanItsDefaults) {
-  EXPECT_EQ(expected({"project=false", "refine.train=subspace", "refine.samples=2500",
+  EXPECT_EQ(expected({"project=false", "refine.train=subspace", "refine.samples=8000",
                       "refine.tamper_resistance=2"},
                      "fast"),
             expected({}, "reliable"));

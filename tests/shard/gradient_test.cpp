@@ -36,6 +36,7 @@ torch::Tensor objective(const CausalLM& model, const std::vector<Example>& examp
   const dist::Range slice = model.vocab_range();
   const torch::Tensor own = reference.slice(1, slice.begin, slice.end);
   return mean_by_example(pass, log_probability(pass)).sum() + spread(pass.letter_logits).sum() +
+         0.1 * vocabulary_spread(model, pass.logits - own).sum() +
          kl_divergence(model, own, pass.logits).sum();
 }
 

@@ -166,10 +166,13 @@ class LossTest : public testing::Test {
     return (log_p.exp() * (log_p - log_q)).sum(1);
   }
   double kl(const Question& q) const { return kl_by_token(q).mean().item<double>(); }
-  /// Spread of the change of the letters, and 4 root mean square KL.
+  /// Spreads of the change of the logits, and 4 root mean square KL.
   double match(const Question& q) const {
+    const torch::Tensor change = answer_logits(q) - answer_logits(q, true);
     const double square = kl_by_token(q).square().mean().item<double>();
-    const double sum = 4 * (std::sqrt(square + 1e-4) - 1e-2);
+    double sum = 0;
+    for (std::int64_t t = 0; t < change.size(0); ++t) sum += spread_of(change[t]);
+    sum = sum / static_cast<double>(change.size(0)) + 4 * (std::sqrt(square + 1e-4) - 1e-2);
     return q.letters.empty() ? sum : sum + spread_of(oracle_.letters(q) - oracle_.letters(q, true));
   }
   /// Prompt of one question, answer of another.

@@ -29,8 +29,7 @@ def baseline(forget_loss, **refine):
 
 METHODS = {
     "reliable": reliable(),
-    "reliable_shrunk": reliable(shrink=1, softness=0.4, learning_rate=2e-3, samples=8000,
-                                sample_batch=48, sample_weight=12),
+    "reliable_shrunk": reliable(shrink=1, softness=0.4, learning_rate=2e-3),
     "reliable_no_tamper": reliable(tamper_resistance=0),
     "reliable_no_samples": reliable(samples=0),
     "projections": Method({"preset": "reliable", "project": True,
