@@ -1,4 +1,5 @@
-// One function, compiled for several instruction sets and chosen when the program starts.
+// One function, compiled for several instruction sets and chosen when the program starts. Where the
+// result must not depend on the processor, CMakeLists.txt forbids fused multiply-add (shard/edit).
 #pragma once
 
 #if defined(__x86_64__) && defined(__GNUC__)

@@ -35,18 +35,22 @@ T* data(const torch::Tensor& x) {
   return static_cast<T*>(x.data_ptr());
 }
 
+/// Vectors along the last dimension.
+std::int64_t row_count(const torch::Tensor& x) {
+  return x.numel() / x.size(-1);
+}
+
 /// f(begin, end) over rows of `width` elements, on all threads.
 template <class Function>
 void over_rows(std::int64_t rows, std::int64_t width, Function&& f) {
-  at::parallel_for(0, rows, std::max<std::int64_t>(kGrain / std::max<std::int64_t>(width, 1), 1),
-                   f);
+  at::parallel_for(0, rows, std::max<std::int64_t>(kGrain / width, 1), f);
 }
 
 struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
   static torch::Tensor forward(AutogradContext* context, const torch::Tensor& input,
                                const torch::Tensor& weight, double eps) {
     const torch::Tensor x = input.contiguous();
-    const std::int64_t width = x.size(-1), rows = x.numel() / std::max<std::int64_t>(width, 1);
+    const std::int64_t width = x.size(-1), rows = row_count(x);
     torch::Tensor y = torch::empty_like(x);
     torch::Tensor inverse = torch::empty({rows, 1}, torch::kFloat32);
     for_type(x, [&]<class T>(T*) {
@@ -89,11 +93,10 @@ struct GatedSiluFunction : torch::autograd::Function<GatedSiluFunction> {
     const std::int64_t width = shape.back() /= 2;
     torch::Tensor y = torch::empty(shape, gate_up.options());
     for_type(gate_up, [&]<class T>(T*) {
-      over_rows(y.numel() / std::max<std::int64_t>(width, 1), width,
-                [&](std::int64_t begin, std::int64_t end) {
-                  kernels::gated_silu(data<T>(gate_up) + begin * 2 * width, end - begin, width,
-                                      data<T>(y) + begin * width);
-                });
+      over_rows(row_count(y), width, [&](std::int64_t begin, std::int64_t end) {
+        kernels::gated_silu(data<T>(gate_up) + begin * 2 * width, end - begin, width,
+                            data<T>(y) + begin * width);
+      });
     });
     context->save_for_backward({gate_up});
     return y;
@@ -105,12 +108,11 @@ struct GatedSiluFunction : torch::autograd::Function<GatedSiluFunction> {
     const std::int64_t width = dy.size(-1);
     torch::Tensor result = torch::empty_like(gate_up);
     for_type(gate_up, [&]<class T>(T*) {
-      over_rows(dy.numel() / std::max<std::int64_t>(width, 1), width,
-                [&](std::int64_t begin, std::int64_t end) {
-                  kernels::gated_silu_gradient(data<T>(dy) + begin * width,
-                                               data<T>(gate_up) + begin * 2 * width, end - begin,
-                                               width, data<T>(result) + begin * 2 * width);
-                });
+      over_rows(row_count(dy), width, [&](std::int64_t begin, std::int64_t end) {
+        kernels::gated_silu_gradient(data<T>(dy) + begin * width,
+                                     data<T>(gate_up) + begin * 2 * width, end - begin, width,
+                                     data<T>(result) + begin * 2 * width);
+      });
     });
     return {result};
   }
@@ -208,7 +210,7 @@ struct SplitAndRotate : torch::autograd::Function<SplitAndRotate> {
 struct CausalSoftmax : torch::autograd::Function<CausalSoftmax> {
   static torch::Tensor forward(AutogradContext* context, const torch::Tensor& input, double scale) {
     const torch::Tensor x = input.contiguous();
-    const std::int64_t length = x.size(-1), rows = x.numel() / std::max<std::int64_t>(length, 1);
+    const std::int64_t length = x.size(-1), rows = row_count(x);
     torch::Tensor y = torch::empty_like(x);
     for_type(x, [&]<class T>(T*) {
       over_rows(rows, length, [&](std::int64_t begin, std::int64_t end) {
@@ -226,7 +228,7 @@ struct CausalSoftmax : torch::autograd::Function<CausalSoftmax> {
     const torch::Tensor y = context->get_saved_variables()[0];
     const auto scale = static_cast<float>(context->saved_data["scale"].toDouble());
     const torch::Tensor dy = gradients[0].contiguous();
-    const std::int64_t length = y.size(-1), rows = y.numel() / std::max<std::int64_t>(length, 1);
+    const std::int64_t length = y.size(-1), rows = row_count(y);
     torch::Tensor dx = torch::empty_like(y);
     for_type(y, [&]<class T>(T*) {
       over_rows(rows, length, [&](std::int64_t begin, std::int64_t end) {

@@ -14,7 +14,7 @@ namespace mrp::shard::kernels {
 namespace {
 
 MRP_INLINE float wide(io::bf16 x) {
-  return std::bit_cast<float>(std::uint32_t{x} << 16);
+  return io::bf16_to_float(x);
 }
 MRP_INLINE float wide(float x) {
   return x;
@@ -25,9 +25,7 @@ MRP_INLINE T narrow(float x) {
   if constexpr (std::is_same_v<T, float>) {
     return x;
   } else {
-    auto bits = std::bit_cast<std::uint32_t>(x);
-    bits = (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc00000u : bits;
-    return static_cast<io::bf16>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+    return io::float_to_bf16(x);
   }
 }
 

@@ -33,9 +33,8 @@ using Loss = std::function<torch::Tensor(const LossContext&, std::span<const std
 
 /// What a model that never learned the item would say: all alternatives alike. The sum of
 ///  L1  spread of the logits of the valid letters,
-///  L2  cross entropy of the text of an alternative drawn uniformly, after its own letter; where
-///  the
-///      item asks for no letter, of an answer of the retain set: what the model knows instead,
+///  L2  cross entropy of the text of an alternative drawn uniformly, after its own letter; of an
+///      item that asks for no letter, of an answer of the retain set: what the model knows instead,
 ///  L3  spread of the mean token log-probabilities of all alternatives; with letters, either in the
 ///      list form after letters rotated by a random offset, or in the open form.
 torch::Tensor indifference(const LossContext&, std::span<const std::int64_t> items);

@@ -23,25 +23,14 @@ torch::Tensor log_normalizer(const CausalLM& model, const torch::Tensor& logits)
   return sum_over_vocabulary(model, (logits - max).exp()).log().unsqueeze(1) + max;
 }
 
-/// Log-probabilities of this rank's slice of the vocabulary [n × slice].
-torch::Tensor log_softmax(const CausalLM& model, const torch::Tensor& logits) {
-  const TensorCollectives& ranks = model.collectives();
-  torch::Tensor local = torch::log_softmax(logits, 1);
-  if (ranks.size() == 1) return local;
-  const torch::Tensor own = logits.select(1, 0) - local.select(1, 0);  // log Σ exp of the slice
-  const torch::Tensor max = ranks.all_reduce(own.clone(), dist::ReduceOp::max);
-  const torch::Tensor all = ranks.all_reduce((own - max).exp()).log() + max;
-  return local.add_((own - all).unsqueeze(1));
-}
-
 /// Σ p (log p − log q) over the vocabulary, [n]; its gradient is q − p. Kept as one function,
 /// because the vocabulary is wide.
 struct KlDivergence : torch::autograd::Function<KlDivergence> {
   static torch::Tensor forward(torch::autograd::AutogradContext* context,
                                const torch::Tensor& p_logits, const torch::Tensor& q_logits,
                                const CausalLM* model) {
-    torch::Tensor log_p = log_softmax(*model, p_logits);
-    torch::Tensor log_q = log_softmax(*model, q_logits);
+    torch::Tensor log_p = p_logits - log_normalizer(*model, p_logits);
+    torch::Tensor log_q = q_logits - log_normalizer(*model, q_logits);
     const torch::Tensor p = log_p.exp();
     const torch::Tensor sums = sum_over_vocabulary(*model, log_p.sub_(log_q).mul_(p));
     context->save_for_backward({log_q.exp_().sub_(p)});
