@@ -113,6 +113,7 @@ std::vector<Key> subspace_keys() {
                        {{"gevp", gevp},
                         {"cpca", cpca},
                         {"retain_complement", retain_complement},
+                        {"forget_complement", forget_complement},
                         {"forget_pca", forget_pca},
                         {"random", random}},
                        "how the removed directions are chosen"),
@@ -173,6 +174,10 @@ std::vector<Key> training_keys() {
       real("refine.retain_weight", MRP_FIELD(refine.retain_weight), "a number, 0 or above",
            is_not_negative, "weight of the retain loss"),
       integer("refine.steps", MRP_FIELD(refine.steps), 1, kMillion, "training steps"),
+      real("refine.stop_below", MRP_FIELD(refine.stop_below), "a number, 0 or above",
+           is_not_negative,
+           "ends training when the mean forget loss of 25 steps, before and after the simulated "
+           "attack, is below; 0: all steps"),
       integer("refine.batch", MRP_FIELD(refine.batch), 1, kMillion, "items of each set in a step"),
       real("refine.learning_rate", MRP_FIELD(refine.learning_rate), "a number above 0", is_positive,
            "peak, after 10 steps of warm-up"),
@@ -186,6 +191,9 @@ std::vector<Key> guard_keys() {
   return {
       real("refine.softness", MRP_FIELD(refine.softness), "a number above 0", is_positive,
            "train subspace: small keeps changes away from what the retain set uses"),
+      integer("refine.directions", MRP_FIELD(refine.directions), 0, kMillion,
+              "train subspace: how many directions of a site a change may use, those that tell "
+              "forget from retain best; 0: all, weighed by softness"),
       real(
           "refine.shrink", MRP_FIELD(refine.shrink), "a number from 0 to 1",
           [](double x) { return x >= 0 && x <= 1; },

@@ -8,6 +8,7 @@
 #include "jobs/stages.hpp"
 #include "shard/batches.hpp"
 #include "shard/capture.hpp"
+#include "shard/evaluate/packed_plan.hpp"
 #include "solver/schedule.hpp"
 #include "solver/subspace.hpp"
 
@@ -63,10 +64,10 @@ struct Passes {
   Count tokens_of_rank = 0;  ///< of the data rank with the most
 };
 
-Passes plan_passes(const io::Sequences& sequences, std::vector<std::int64_t> chosen,
-                   std::int64_t budget, int data) {
+Passes plan_passes(const io::Sequences& sequences, std::int64_t budget, int data) {
   Passes passes;
-  const auto plan = shard::plan_batches(sequences, std::move(chosen), data, budget);
+  const auto plan =
+      shard::plan_batches(sequences, shard::all_items(sequences.count()), data, budget);
   for (const auto& batches : plan.batches) {
     Count own = 0;
     for (const dist::Range batch : batches) {
@@ -80,8 +81,20 @@ Passes plan_passes(const io::Sequences& sequences, std::vector<std::int64_t> cho
   return passes;
 }
 
-Passes plan_passes(const io::Sequences& sequences, std::int64_t budget, int data) {
-  return plan_passes(sequences, shard::all_items(sequences.count()), budget, data);
+Passes plan_packed(const io::Sequences& sequences, std::int64_t budget, int data) {
+  Passes passes;
+  const shard::PackedPlan plan(sequences, data, budget);
+  for (int rank = 0; rank < data; ++rank) {
+    Count own = 0;
+    for (std::int64_t round = 0; round < plan.rounds(); ++round) {
+      const auto [rows, length] = plan.shape(rank, round);
+      own += static_cast<Count>(rows) * static_cast<Count>(length);
+      passes.squares += static_cast<Count>(rows) * static_cast<Count>(length * length);
+    }
+    passes.tokens += own;
+    passes.tokens_of_rank = std::max(passes.tokens_of_rank, own);
+  }
+  return passes;
 }
 
 /// The formulas of one job.
@@ -220,7 +233,7 @@ class Costs {
     const int models = job_.config.evaluate.control.empty() ? 2 : 3;
     for (const auto& [name, set] : tokens_.sets) {
       for (const io::Sequences* sequences : {&set.items, &set.options.sequences}) {
-        const Passes passes = plan_passes(*sequences, budget_, spread_.data);
+        const Passes passes = plan_packed(*sequences, budget_, spread_.data);
         const auto targets =
             std::accumulate(sequences->target_mask.begin(), sequences->target_mask.end(), Count{0});
         // All but the base are compared with it, item by item.
@@ -302,6 +315,12 @@ class Costs {
            std::max<Count>(1, static_cast<Count>(sequences.count()));
   }
 
+  Count mean_targets(const io::Sequences& sequences) const {
+    const auto& mask = sequences.target_mask;
+    return static_cast<Count>(std::ranges::count(mask, std::uint8_t{1})) /
+           std::max<Count>(1, static_cast<Count>(sequences.count()));
+  }
+
   /// Forget items in their forms, retain items, samples, and a simulated attack with its check.
   Count tokens_a_step() const {
     const auto& refine = job_.config.refine;
@@ -309,15 +328,17 @@ class Costs {
     const Count forms = 2 + static_cast<Count>(forget.options.sequences.count()) /
                                 std::max<Count>(1, static_cast<Count>(forget.items.count())) / 2;
     const auto batch = static_cast<Count>(refine.batch);
-    const Count item = mean_length(forget.items);
-    Count tokens = batch * (forms * item + mean_length(tokens_.set("retain").items));
+    const Count item = mean_length(forget.items), answer = mean_targets(forget.items);
+    // The prompt runs once, or twice where the drawn answer is of another form.
+    const Count all_forms = 1.5 * (item - answer) + forms * answer;
+    Count tokens = batch * (all_forms + mean_length(tokens_.set("retain").items));
     if (refine.samples > 0) {
       tokens += static_cast<Count>(refine.sample_batch) * static_cast<Count>(refine.sample_tokens);
     }
     if (refine.tamper_resistance > 0) {
       constexpr Count attack_steps = 4.5;  // the mean of 1 to 8
-      tokens +=
-          batch / 2 * item * (attack_steps + forms) / static_cast<Count>(refine.tamper_resistance);
+      tokens += batch / 2 * (item * attack_steps + all_forms) /
+                static_cast<Count>(refine.tamper_resistance);
     }
     return tokens;
   }

@@ -73,10 +73,12 @@ struct JobConfig {
     RetainLoss retain_loss = RetainLoss::match;
     double retain_weight = 2;
     std::int64_t steps = 300;
+    double stop_below = 0;
     std::int64_t batch = 16;
     double learning_rate = 1e-3;
     Optimizer optimizer = Optimizer::adamw;
     double softness = 0.1;
+    std::int64_t directions = 0;
     double shrink = 0;
     std::vector<std::string> modules{"qkv", "o_proj", "gate_up", "down_proj"};
     double forget_weight = 1;

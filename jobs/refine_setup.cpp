@@ -100,7 +100,7 @@ std::map<shard::Site, torch::Tensor> initial_projections(const Job& job,
 
 shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model,
                                           const dist::ParallelLayout& layout,
-                                          const io::TokenSet& kept) {
+                                          const io::TokenSet& forget, const io::TokenSet& kept) {
   const auto& refine = job.config.refine;
   shard::TrainableOptions options;
   options.form = train_form(refine.train);
@@ -115,8 +115,17 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
       refine.train == Train::subspace || (refine.train == Train::lora && refine.lora_confined);
   if (!confined) return options;
   options.shrink = refine.shrink;
-  for (const auto& [site, moments] :
-       shard::input_moments(model, layout, kept, batch_tokens(job.config, model))) {
+  const auto moments_of = [&](const io::TokenSet& set) {
+    return shard::input_moments(model, layout, set, batch_tokens(job.config, model));
+  };
+  const auto kept_moments = moments_of(kept);
+  if (refine.train == Train::subspace && refine.directions > 0) {
+    for (const auto& [site, moments] : moments_of(forget)) {
+      options.bases[site] = shard::low_subspace(moments, kept_moments.at(site), refine.directions);
+    }
+    return options;
+  }
+  for (const auto& [site, moments] : kept_moments) {
     const std::int64_t width = moments.size(0);
     options.confinement[site] =
         shard::soft_confinement(moments, refine.softness, width > kAllDirections ? width / 8 : 0);
@@ -133,6 +142,7 @@ shard::RefineOptions refine_options(const Job& job, const shard::CausalLM& model
   const auto& refine = job.config.refine;
   shard::RefineOptions options;
   options.steps = refine.steps;
+  options.stop_below = refine.stop_below;
   options.learning_rate = refine.learning_rate;
   options.batch = refine.batch;
   options.forget_loss = forget_loss(refine.forget_loss);

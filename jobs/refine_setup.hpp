@@ -9,7 +9,7 @@ namespace mrp::jobs {
 /// Collective over the world: the moments of `kept` are measured where changes are confined.
 shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model,
                                           const dist::ParallelLayout& layout,
-                                          const io::TokenSet& kept);
+                                          const io::TokenSet& forget, const io::TokenSet& kept);
 
 /// Directory of the saved state of this very training on this number of ranks.
 std::filesystem::path refine_state(const Job& job);

@@ -131,16 +131,24 @@ void log_run(const json& run) {
 /// from it.
 void attack_model(Job& job, const std::string& name, const std::filesystem::path& directory,
                   const std::vector<json>& runs, const json& known, RelearnFile& file) {
+  // Null: it has to be done.
+  const auto done = [&](const json& run) -> const json* {
+    const auto found = std::find_if(known.begin(), known.end(), [&](const json& other) {
+      return other.at("fingerprint") == run.at("fingerprint");
+    });
+    return found == known.end() || job.force ? nullptr : &*found;
+  };
+  if (std::ranges::all_of(runs, done)) {
+    for (const json& run : runs) file.runs.push_back(*done(run));
+    return;
+  }
   const auto [checkpoint, config] = open_checkpoint(directory, *job.world);
   const io::TokenDataset tokens = read_tokens(job, config);
   const dist::ParallelLayout layout = make_layout(job, config);
   shard::CausalLM model(checkpoint, config, layout, model_options(job));
   dist::log::Progress progress("relearn " + name, std::ssize(runs), "attacks");
   for (json run : runs) {
-    const auto found = std::find_if(known.begin(), known.end(), [&](const json& other) {
-      return other.at("fingerprint") == run.at("fingerprint");
-    });
-    if (found != known.end() && !job.force) {
+    if (const json* found = done(run)) {
       file.runs.push_back(*found);
     } else {
       run["curve"] = attack(job, run, model, layout, tokens);

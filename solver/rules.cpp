@@ -58,6 +58,10 @@ Directions leading_directions(const DistMatrix& forget, const DistMatrix& retain
     case Rule::retain_complement:
       objective = outside(forget, retained_space(retain, options.retain_energy));
       break;
+    case Rule::forget_complement:
+      objective = outside(retain, retained_space(forget, options.retain_energy));
+      size = trace(retain);
+      break;
     case Rule::gevp:
     case Rule::random:
       MRP_EXPECT(false, "not a rule of leading eigenvectors");

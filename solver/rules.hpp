@@ -17,7 +17,7 @@ struct Directions {
   double noise = 0;  ///< a value at or below this is rounding, not a direction of the states
 };
 
-/// Collective over the grid. Rules cpca, retain_complement and forget_pca on covariances C_f, C_r
+/// Collective over the grid. All rules but gevp and random on covariances C_f, C_r
 /// [n × n] (both triangles) in whatever orthonormal coordinates; min(k, n) directions with an
 /// orthonormal kernel [n × k].
 Directions leading_directions(const DistMatrix& forget, const DistMatrix& retain,

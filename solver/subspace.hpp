@@ -17,6 +17,7 @@ enum class Rule {
   gevp,               ///< top-k of C_f v = λ (C_r + εI) v; patterns A = (C_r + εI) V
   cpca,               ///< top-k of C_f − α C_r
   retain_complement,  ///< top-k of R C_f R, R = I − U_r U_rᵀ, U_r the top-r of C_r
+  forget_complement,  ///< the same with C_f and C_r exchanged, as published programs have it
   forget_pca,         ///< top-k of C_f (a control)
   random              ///< k random orthonormal directions (a control)
 };
@@ -34,7 +35,8 @@ struct SubspaceOptions {
   std::int64_t max_dimension = 32;  ///< cap of an automatic k
   double ridge = 1e-2;
   double alpha = 1.25;         ///< cpca
-  double retain_energy = 0.9;  ///< retain_complement: r holds this share of tr(C_r)
+  double retain_energy = 0.9;  ///< retain_complement: r holds this share of tr(C_r);
+                               ///< forget_complement: of tr(C_f)
   std::uint64_t seed = 0;      ///< random
   Route route = Route::automatic;
 };

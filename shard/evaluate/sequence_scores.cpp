@@ -5,8 +5,8 @@
 #include <span>
 
 #include "dist/error.hpp"
-#include "shard/batches.hpp"
 #include "shard/evaluate/distribution.hpp"
+#include "shard/evaluate/packed_plan.hpp"
 #include "shard/evaluate/token_metrics.hpp"
 #include "shard/model/vocab_parallel.hpp"
 
@@ -15,13 +15,13 @@ namespace {
 
 /// The rows of a batch at which something is predicted, sequence after sequence.
 struct Rows {
-  std::vector<std::int64_t> flat;    // index into [members · length]
+  std::vector<std::int64_t> flat;    // slot of the batch
   std::vector<std::int64_t> target;  // token
   std::vector<std::size_t> end;      // of each member
 };
 
 Rows target_rows(const io::Sequences& sequences, std::span<const std::int64_t> members,
-                 std::int64_t length) {
+                 const PackedBatch& batch) {
   Rows rows;
   for (std::size_t i = 0; i < members.size(); ++i) {
     const auto tokens = sequences.tokens(members[i]);
@@ -29,7 +29,7 @@ Rows target_rows(const io::Sequences& sequences, std::span<const std::int64_t> m
     for (std::size_t t = 0; t < mask.size(); ++t) {
       if (mask[t] == 0) continue;
       MRP_EXPECT(t + 1 < tokens.size(), "the last position of a sequence predicts nothing");
-      rows.flat.push_back(static_cast<std::int64_t>(i) * length + static_cast<std::int64_t>(t));
+      rows.flat.push_back(batch.slot(static_cast<std::int64_t>(i), static_cast<std::int64_t>(t)));
       rows.target.push_back(tokens[t + 1]);
     }
     rows.end.push_back(rows.flat.size());
@@ -95,15 +95,16 @@ void add_kl(const CausalLM& reference, const torch::Tensor& reference_states, co
 }
 
 /// Letters of the items among `members` that ask for one.
-void add_letters(const CausalLM& model, const torch::Tensor& states, const io::TokenSet& set,
-                 std::span<const std::int64_t> members, std::vector<ItemScore>& items) {
+void add_letters(const CausalLM& model, const torch::Tensor& states, const PackedBatch& batch,
+                 const io::TokenSet& set, std::span<const std::int64_t> members,
+                 std::vector<ItemScore>& items) {
   std::vector<std::int64_t> flat;
   std::vector<std::size_t> owner;
   std::int64_t most = 0;
   for (std::size_t i = 0; i < members.size(); ++i) {
     if (!set.asks_for_letter(members[i])) continue;
     const auto item = static_cast<std::size_t>(members[i]);
-    flat.push_back(static_cast<std::int64_t>(i) * states.size(1) + set.letter_position[item]);
+    flat.push_back(batch.slot(static_cast<std::int64_t>(i), set.letter_position[item]));
     owner.push_back(item);
     most = std::max(most, std::ssize(set.letters(members[i])));
   }
@@ -125,19 +126,17 @@ void add_letters(const CausalLM& model, const torch::Tensor& states, const io::T
   }
 }
 
-/// Collective over the world. `add(members, tokens, scores)` for every batch of this data rank.
+/// Collective over the world. `add(members, batch, scores)` for every batch of this data rank.
 template <class Score, class Add>
 std::vector<Score> score_batches(const ScoringRun& run, const io::Sequences& sequences, Add add) {
   static_assert(sizeof(Score) % sizeof(double) == 0);
-  std::vector<std::int64_t> all(static_cast<std::size_t>(sequences.count()));
-  std::iota(all.begin(), all.end(), 0);
   const dist::Communicator& data = run.layout.data();
-  const BatchPlan plan = plan_batches(sequences, std::move(all), data.size(), run.batch_tokens);
+  const PackedPlan plan(sequences, data.size(), run.batch_tokens);
   std::vector<Score> scores(static_cast<std::size_t>(sequences.count()));
   for (std::int64_t round = 0; round < plan.rounds(); ++round) {
-    const auto members = plan.members(plan.batch(data.rank(), round));
-    if (!members.empty()) add(members, pad(sequences, members), scores);
-    run.progress.advance(round_tokens(plan, sequences, round));
+    const auto members = plan.members(data.rank(), round);
+    if (!members.empty()) add(members, plan.batch(data.rank(), round), scores);
+    run.progress.advance(plan.tokens(round));
   }
   data.all_reduce(std::span(reinterpret_cast<double*>(scores.data()),
                             scores.size() * sizeof(Score) / sizeof(double)));
@@ -149,22 +148,24 @@ std::vector<Score> score_batches(const ScoringRun& run, const io::Sequences& seq
 std::vector<ItemScore> score_items(const ScoringRun& run, const CausalLM* reference,
                                    const io::TokenSet& set) {
   return score_batches<ItemScore>(
-      run, set.items, [&](auto members, const torch::Tensor& tokens, auto& items) {
-        const Rows rows = target_rows(set.items, members, tokens.size(1));
-        const torch::Tensor states = run.model.hidden_states(tokens);
+      run, set.items,
+      [&](std::span<const std::int64_t> members, const PackedBatch& batch, auto& items) {
+        const Rows rows = target_rows(set.items, members, batch);
+        const torch::Tensor states = run.model.hidden_states(batch);
         add_items(run.model, states, rows, members, items);
-        add_letters(run.model, states, set, members, items);
+        add_letters(run.model, states, batch, set, members, items);
         if (reference == nullptr) return;
-        add_kl(*reference, reference->hidden_states(tokens), run.model, states, rows, members,
+        add_kl(*reference, reference->hidden_states(batch), run.model, states, rows, members,
                items);
       });
 }
 
 std::vector<SequenceScore> score_options(const ScoringRun& run, const io::Sequences& options) {
   return score_batches<SequenceScore>(
-      run, options, [&](auto members, const torch::Tensor& tokens, auto& scores) {
-        const Rows rows = target_rows(options, members, tokens.size(1));
-        const torch::Tensor states = run.model.hidden_states(tokens);
+      run, options,
+      [&](std::span<const std::int64_t> members, const PackedBatch& batch, auto& scores) {
+        const Rows rows = target_rows(options, members, batch);
+        const torch::Tensor states = run.model.hidden_states(batch);
         const TokenScores found = score_rows(run.model, select(states, rows.flat), rows);
         for (std::size_t i = 0; i < members.size(); ++i) {
           scores[static_cast<std::size_t>(members[i])] =

@@ -1,6 +1,7 @@
 #include "shard/model/attention.hpp"
 
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include <fmt/format.h>
@@ -29,22 +30,25 @@ torch::Tensor repeat_heads(const torch::Tensor& states, std::int64_t times_each)
   return times_each == 1 ? states : states.repeat_interleave(times_each, 1);
 }
 
-/// Causal softmax(query keyᵀ / √head_dim) value: query and result [batch × heads × length ×
-/// head_dim], the others of kv heads.
+/// softmax(query keyᵀ / √head_dim) value over what each token sees: query and result [batch × heads
+/// × length × head_dim], the others of kv heads.
 torch::Tensor attend(const torch::Tensor& query, const torch::Tensor& key,
-                     const torch::Tensor& value) {
+                     const torch::Tensor& value, const Placement& placement) {
   const double scale = 1.0 / std::sqrt(static_cast<double>(query.size(-1)));
   // The fused kernel's gradient is several times slower than this on a processor.
   if (query.device().is_cpu() && query.requires_grad()) {
     // Heads that share a key stand below each other, as one matrix.
     const torch::Tensor rows = query.reshape({key.size(0), key.size(1), -1, key.size(3)});
-    const torch::Tensor weights = causal_softmax(torch::matmul(rows, key.transpose(-1, -2)), scale);
+    const torch::Tensor weights =
+        causal_softmax(torch::matmul(rows, key.transpose(-1, -2)), scale, placement.seen);
     return torch::matmul(weights, value).view(query.sizes());
   }
   const std::int64_t shared = query.size(1) / key.size(1);
+  const bool packed = placement.mask.defined();
+  const auto mask = packed ? std::optional(placement.mask) : std::nullopt;
   return torch::scaled_dot_product_attention(query, repeat_heads(key, shared),
-                                             repeat_heads(value, shared), /*attn_mask=*/{},
-                                             /*dropout_p=*/0.0, /*is_causal=*/true, scale);
+                                             repeat_heads(value, shared), mask, /*dropout_p=*/0.0,
+                                             /*is_causal=*/!packed, scale);
 }
 
 }  // namespace
@@ -72,12 +76,13 @@ Attention::Attention(const WeightReader& weights, const Architecture& architectu
          config.heads * config.head_dim, times(slice_.heads, config.head_dim),
          architecture.o_bias(config), collectives) {}
 
-torch::Tensor Attention::mix(const torch::Tensor& x, const RotaryTable& rotary, KvCache* cache,
+torch::Tensor Attention::mix(const torch::Tensor& x, const Placement& placement,
                              std::int64_t layer) const {
-  const auto [query, key, value] =
-      split_and_rotate(qkv_.forward(x), slice_.heads.size(), slice_.kv_heads.size(), rotary);
-  const torch::Tensor mixed =
-      cache != nullptr ? cache->attend(layer, query, key, value) : attend(query, key, value);
+  const auto [query, key, value] = split_and_rotate(qkv_.forward(x), slice_.heads.size(),
+                                                    slice_.kv_heads.size(), placement.rotary);
+  const torch::Tensor mixed = placement.cache != nullptr
+                                  ? placement.cache->attend(layer, query, key, value)
+                                  : attend(query, key, value, placement);
   return mixed.transpose(1, 2).flatten(2);
 }
 

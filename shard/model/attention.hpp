@@ -6,9 +6,8 @@
 #include <cstdint>
 
 #include "shard/model/architecture.hpp"
-#include "shard/model/kv_cache.hpp"
 #include "shard/model/parallel_linear.hpp"
-#include "shard/model/rotary.hpp"
+#include "shard/model/placement.hpp"
 #include "shard/model/tensor_collectives.hpp"
 #include "shard/model/weights.hpp"
 
@@ -30,9 +29,8 @@ class Attention {
             const TensorCollectives& collectives);
 
   /// The concatenated heads of this rank: [batch × length × hidden] → [batch × length × heads /
-  /// tensor · head_dim]. With a cache, x is a pass of it, of which this is the layer `layer`.
-  torch::Tensor mix(const torch::Tensor& x, const RotaryTable& rotary, KvCache* cache,
-                    std::int64_t layer) const;
+  /// tensor · head_dim]. `layer` is this one, for the cache.
+  torch::Tensor mix(const torch::Tensor& x, const Placement& placement, std::int64_t layer) const;
   /// Collective over the tensor ranks. o_proj, complete on all ranks.
   torch::Tensor project(const torch::Tensor& mixed_local) const;
   /// `sharers`: the ranks with the same kv heads, null if there are no others.

@@ -18,9 +18,11 @@
 #include "shard/model/norm.hpp"
 #include "shard/model/parallel_embedding.hpp"
 #include "shard/model/parallel_linear.hpp"
+#include "shard/model/placement.hpp"
 #include "shard/model/recompute.hpp"
 #include "shard/model/rotary.hpp"
 #include "shard/model/weights.hpp"
+#include "shard/packing.hpp"
 
 namespace mrp::shard {
 namespace {
@@ -165,20 +167,20 @@ struct CausalLM::Impl {
     return all;
   }
 
-  torch::Tensor embed(const torch::Tensor& tokens) const {
+  torch::Tensor embedded(const torch::Tensor& tokens) const {
     MRP_EXPECT(embedding.has_value(), "the embedding was released");
-    check_length(config, tokens.size(1));
     return embedding->forward(tokens.to(options.device));
   }
 
-  /// Layers `range`, from a stream at `positions`.
-  torch::Tensor advance(torch::Tensor stream, dist::Range range, const torch::Tensor& positions,
-                        const SiteHook& hook, const Site* last, KvCache* cache) const {
-    const RotaryTable table = rotary.table(positions, options.dtype);
+  Placement placed(const torch::Tensor& positions) const {
+    return {rotary.table(positions, options.dtype), {}, {}, nullptr};
+  }
+
+  torch::Tensor advance(torch::Tensor stream, dist::Range range, const Placement& placement,
+                        const SiteHook& hook, const Site* last) const {
     for (std::int64_t layer = range.begin; layer < range.end; ++layer) {
-      const auto run = [&block = (*layers)[layer], table, hook, last,
-                        cache](const torch::Tensor& x) {
-        return block.forward(x, table, hook, last, cache);
+      const auto run = [&block = (*layers)[layer], placement, hook, last](const torch::Tensor& x) {
+        return block.forward(x, placement, hook, last);
       };
       // A hook may keep states with their history, which would be lost.
       stream = options.recompute_layers && !hook ? recompute(stream, run) : run(stream);
@@ -191,7 +193,7 @@ struct CausalLM::Impl {
                         const Site* last) const {
     const auto integers = torch::TensorOptions(torch::kInt64).device(options.device);
     const torch::Tensor positions = torch::arange(stream.size(1), integers);
-    return advance(std::move(stream), range, positions, hook, last, nullptr);
+    return advance(std::move(stream), range, placed(positions), hook, last);
   }
 };
 
@@ -229,11 +231,21 @@ torch::Tensor CausalLM::hidden_states(const torch::Tensor& tokens, const SiteHoo
 }
 
 torch::Tensor CausalLM::hidden_states(const torch::Tensor& tokens, KvCache& cache) const {
-  const torch::Tensor positions = cache.begin_pass(tokens.size(1));
-  torch::Tensor stream =
-      impl_->advance(embed(tokens), {0, layers()}, positions, {}, nullptr, &cache);
+  Placement placement = impl_->placed(cache.begin_pass(tokens.size(1)));
+  placement.cache = &cache;
+  torch::Tensor stream = impl_->advance(embed(tokens), {0, layers()}, placement, {}, nullptr);
   cache.end_pass();
   return stream;
+}
+
+torch::Tensor CausalLM::hidden_states(const PackedBatch& batch) const {
+  if (!batch.seen.defined()) return hidden_states(batch.tokens);
+  check_length(config(), batch.longest);
+  const torch::Device device = options().device;
+  Placement placement = impl_->placed(batch.positions.to(device).unsqueeze(1));
+  placement.seen = batch.seen.to(device);
+  placement.mask = seen_mask(placement.seen);
+  return impl_->advance(impl_->embedded(batch.tokens), {0, layers()}, placement, {}, nullptr);
 }
 
 void CausalLM::visit_sites(const torch::Tensor& tokens, const SiteHook& hook,
@@ -251,7 +263,8 @@ void CausalLM::load(dist::Range group) {
 }
 
 torch::Tensor CausalLM::embed(const torch::Tensor& tokens) const {
-  return impl_->embed(tokens);
+  check_length(config(), tokens.size(1));
+  return impl_->embedded(tokens);
 }
 
 torch::Tensor CausalLM::advance(torch::Tensor stream, dist::Range group, const SiteHook& hook,

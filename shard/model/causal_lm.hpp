@@ -20,6 +20,7 @@
 namespace mrp::shard {
 
 class KvCache;
+struct PackedBatch;
 
 struct ModelOptions {
   torch::Device device = torch::kCPU;         ///< CUDA: from local_device
@@ -80,6 +81,9 @@ class CausalLM {
   /// whose earlier ones are in `cache`, which they join; the first are padded on the left. No
   /// sequence may grow beyond what check_length accepts.
   torch::Tensor hidden_states(const torch::Tensor& tokens, KvCache& cache) const;
+
+  /// Collective over layout.tensor(). The same for a packed batch: [rows × length × hidden].
+  torch::Tensor hidden_states(const PackedBatch& batch) const;
 
   /// Collective over layout.tensor(). As hidden_states, but ends at the site `last`, for what the
   /// hook sees.

@@ -27,8 +27,8 @@ DecoderLayer::DecoderLayer(const WeightReader& weights, const Architecture& arch
       mlp_norm_(make_norm(weights, architecture.in_layer(layer, architecture.mlp_norm), config)),
       mlp_(weights, architecture, config, layer, collectives) {}
 
-torch::Tensor DecoderLayer::forward(torch::Tensor stream, const RotaryTable& rotary,
-                                    const SiteHook& hook, const Site* last, KvCache* cache) const {
+torch::Tensor DecoderLayer::forward(torch::Tensor stream, const Placement& placement,
+                                    const SiteHook& hook, const Site* last) const {
   torch::Tensor states;
   // Shows `value` to the hook; false at the last site.
   const auto visit = [&](SiteModule module, Side side, torch::Tensor value) {
@@ -40,7 +40,7 @@ torch::Tensor DecoderLayer::forward(torch::Tensor stream, const RotaryTable& rot
   };
   const bool more =
       visit(SiteModule::qkv, Side::input, input_norm_.forward(stream)) &&
-      visit(SiteModule::o_proj, Side::input, attention_.mix(states, rotary, cache, layer_)) &&
+      visit(SiteModule::o_proj, Side::input, attention_.mix(states, placement, layer_)) &&
       visit(SiteModule::o_proj, Side::output, attention_.project(states));
   if (!more) return states;
   stream = stream + states;

@@ -6,9 +6,9 @@
 #include <cstdint>
 
 #include "shard/model/attention.hpp"
-#include "shard/model/kv_cache.hpp"
 #include "shard/model/mlp.hpp"
 #include "shard/model/norm.hpp"
+#include "shard/model/placement.hpp"
 #include "shard/model/site_hook.hpp"
 
 namespace mrp::shard {
@@ -21,10 +21,9 @@ class DecoderLayer {
                const TensorCollectives& collectives);
 
   /// Collective over the tensor ranks. stream [batch × length × hidden] → the same after the layer.
-  /// With `last`, nothing behind that site is computed and the result has no meaning. With `cache`,
-  /// the stream is a pass of it.
-  torch::Tensor forward(torch::Tensor stream, const RotaryTable& rotary, const SiteHook& hook,
-                        const Site* last, KvCache* cache) const;
+  /// With `last`, nothing behind that site is computed and the result has no meaning.
+  torch::Tensor forward(torch::Tensor stream, const Placement& placement, const SiteHook& hook,
+                        const Site* last) const;
   void add_parameters(const Architecture& architecture, const TensorCollectives* sharers,
                       std::vector<Parameter>& all);
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "shard/model/fused_kernels.hpp"
+#include "shard/packing.hpp"
 
 namespace mrp::shard {
 namespace {
@@ -129,8 +130,7 @@ std::array<HeadPart, 3> head_parts(std::int64_t heads, std::int64_t kv_heads) {
   return {{{0, heads, true}, {heads, kv_heads, true}, {heads + kv_heads, kv_heads, false}}};
 }
 
-/// f(head vectors in qkv, the same in their part, HeadPart, position) for all batches and
-/// positions.
+/// f(head vectors in qkv, the same in their part, HeadPart, row) for all rows [batch · length].
 template <class T, class Function>
 void over_heads(const torch::Tensor& qkv, const std::array<torch::Tensor, 3>& parts,
                 std::int64_t heads, std::int64_t kv_heads, Function&& f) {
@@ -143,7 +143,7 @@ void over_heads(const torch::Tensor& qkv, const std::array<torch::Tensor, 3>& pa
         const HeadPart& part = shapes[i];
         const std::int64_t at = (batch * part.count * length + position) * dim;
         f(kernels::Vectors<T>{data<T>(qkv) + (row * all + part.first) * dim, dim},
-          kernels::Vectors<T>{data<T>(parts[i]) + at, length * dim}, part, position);
+          kernels::Vectors<T>{data<T>(parts[i]) + at, length * dim}, part, row);
       }
     }
   });
@@ -162,7 +162,8 @@ struct SplitAndRotate : torch::autograd::Function<SplitAndRotate> {
                              const torch::Tensor& cos, const torch::Tensor& sin, std::int64_t heads,
                              std::int64_t kv_heads) {
     const torch::Tensor qkv = input.contiguous();
-    const std::int64_t dim = cos.size(-1);
+    // One table for all sequences, or a row of it for each token.
+    const std::int64_t dim = cos.size(-1), angles = row_count(cos);
     std::array<torch::Tensor, 3> parts;
     for (std::size_t i = 0; i < parts.size(); ++i) {
       parts[i] = torch::empty({qkv.size(0), head_parts(heads, kv_heads)[i].count, qkv.size(1), dim},
@@ -171,10 +172,11 @@ struct SplitAndRotate : torch::autograd::Function<SplitAndRotate> {
     for_type(qkv, [&]<class T>(T*) {
       over_heads<T>(qkv, parts, heads, kv_heads,
                     [&](kernels::Vectors<T> from, kernels::Vectors<T> to, const HeadPart& part,
-                        std::int64_t position) {
+                        std::int64_t row) {
                       if (!part.rotated) return copy_heads(from, part.count, dim, to);
-                      kernels::rotate<T>({from.data, from.stride}, data<T>(cos) + position * dim,
-                                         data<T>(sin) + position * dim, part.count, dim, to);
+                      const std::int64_t at = row % angles * dim;
+                      kernels::rotate<T>({from.data, from.stride}, data<T>(cos) + at,
+                                         data<T>(sin) + at, part.count, dim, to);
                     });
     });
     context->save_for_backward({cos, sin});
@@ -188,7 +190,8 @@ struct SplitAndRotate : torch::autograd::Function<SplitAndRotate> {
     const torch::Tensor &cos = saved[0], &sin = saved[1];
     const std::int64_t heads = context->saved_data["heads"].toInt();
     const std::int64_t kv_heads = context->saved_data["kv_heads"].toInt();
-    const std::int64_t dim = cos.size(-1);
+    // One table for all sequences, or a row of it for each token.
+    const std::int64_t dim = cos.size(-1), angles = row_count(cos);
     std::array<torch::Tensor, 3> parts;
     for (std::size_t i = 0; i < parts.size(); ++i) parts[i] = gradients[i].contiguous();
     torch::Tensor result = torch::empty(
@@ -196,36 +199,46 @@ struct SplitAndRotate : torch::autograd::Function<SplitAndRotate> {
     for_type(result, [&]<class T>(T*) {
       over_heads<T>(result, parts, heads, kv_heads,
                     [&](kernels::Vectors<T> to, kernels::Vectors<T> from, const HeadPart& part,
-                        std::int64_t position) {
+                        std::int64_t row) {
                       if (!part.rotated) return copy_heads(from, part.count, dim, to);
-                      kernels::rotate_gradient<T>(
-                          {from.data, from.stride}, data<T>(cos) + position * dim,
-                          data<T>(sin) + position * dim, part.count, dim, to);
+                      const std::int64_t at = row % angles * dim;
+                      kernels::rotate_gradient<T>({from.data, from.stride}, data<T>(cos) + at,
+                                                  data<T>(sin) + at, part.count, dim, to);
                     });
     });
     return {result, {}, {}, {}, {}};
   }
 };
 
+/// `seen` may be undefined, which an input of a function must not be.
 struct CausalSoftmax : torch::autograd::Function<CausalSoftmax> {
-  static torch::Tensor forward(AutogradContext* context, const torch::Tensor& input, double scale) {
+  static kernels::Seen seen_by(const torch::Tensor& scores, const torch::Tensor& seen) {
+    if (!seen.defined()) return {nullptr, 0};
+    return {data<std::int32_t>(seen), row_count(scores) / seen.size(0)};
+  }
+
+  static torch::Tensor forward(AutogradContext* context, const torch::Tensor& input, double scale,
+                               const torch::Tensor* seen) {
     const torch::Tensor x = input.contiguous();
     const std::int64_t length = x.size(-1), rows = row_count(x);
     torch::Tensor y = torch::empty_like(x);
     for_type(x, [&]<class T>(T*) {
       over_rows(rows, length, [&](std::int64_t begin, std::int64_t end) {
         std::vector<float> room(static_cast<std::size_t>(length));
-        kernels::causal_softmax(data<T>(x) + begin * length, static_cast<float>(scale), begin,
-                                end - begin, length, room.data(), data<T>(y) + begin * length);
+        kernels::causal_softmax(data<T>(x) + begin * length, static_cast<float>(scale),
+                                seen_by(x, *seen), begin, end - begin, length, room.data(),
+                                data<T>(y) + begin * length);
       });
     });
     context->save_for_backward({y});
+    context->saved_data["seen"] = *seen;
     context->saved_data["scale"] = scale;
     return y;
   }
 
   static tensor_list backward(AutogradContext* context, tensor_list gradients) {
     const torch::Tensor y = context->get_saved_variables()[0];
+    const torch::Tensor seen = context->saved_data["seen"].toTensor();
     const auto scale = static_cast<float>(context->saved_data["scale"].toDouble());
     const torch::Tensor dy = gradients[0].contiguous();
     const std::int64_t length = y.size(-1), rows = row_count(y);
@@ -233,11 +246,11 @@ struct CausalSoftmax : torch::autograd::Function<CausalSoftmax> {
     for_type(y, [&]<class T>(T*) {
       over_rows(rows, length, [&](std::int64_t begin, std::int64_t end) {
         kernels::causal_softmax_gradient(data<T>(dy) + begin * length, data<T>(y) + begin * length,
-                                         scale, begin, end - begin, length,
+                                         scale, seen_by(y, seen), begin, end - begin, length,
                                          data<T>(dx) + begin * length);
       });
     });
-    return {dx, torch::Tensor()};
+    return {dx, torch::Tensor(), torch::Tensor()};
   }
 };
 
@@ -260,8 +273,9 @@ torch::Tensor gated_silu(const torch::Tensor& gate_up) {
 
 std::array<torch::Tensor, 3> split_and_rotate(const torch::Tensor& qkv, std::int64_t heads,
                                               std::int64_t kv_heads, const RotaryTable& table) {
-  const bool same_positions = table.cos.dim() == 2;  // in all sequences
-  if (has_kernel(qkv) && same_positions && table.cos.scalar_type() == qkv.scalar_type()) {
+  const std::int64_t angles = row_count(table.cos);
+  const bool fits = angles == qkv.size(1) || angles == row_count(qkv);
+  if (has_kernel(qkv) && fits && table.cos.scalar_type() == qkv.scalar_type()) {
     const tensor_list parts =
         SplitAndRotate::apply(qkv, table.cos.contiguous(), table.sin.contiguous(), heads, kv_heads);
     return {parts[0], parts[1], parts[2]};
@@ -272,15 +286,18 @@ std::array<torch::Tensor, 3> split_and_rotate(const torch::Tensor& qkv, std::int
           split.narrow(1, heads + kv_heads, kv_heads)};
 }
 
-torch::Tensor causal_softmax(const torch::Tensor& scores, double scale) {
-  if (has_kernel(scores)) return CausalSoftmax::apply(scores, scale);
+torch::Tensor causal_softmax(const torch::Tensor& scores, double scale, const torch::Tensor& seen) {
+  if (has_kernel(scores)) return CausalSoftmax::apply(scores, scale, &seen);
   const std::int64_t length = scores.size(-1);
-  const torch::Tensor seen =
-      torch::ones({length, length}, scores.options().dtype(torch::kBool)).tril();
-  const torch::Tensor wide = (scores.to(torch::kFloat32) * scale)
-                                 .unflatten(-2, {-1, length})
-                                 .masked_fill(~seen, -INFINITY);
-  return torch::softmax(wide, -1).flatten(-3, -2).to(scores.scalar_type());
+  const torch::Tensor mask =
+      seen.defined() ? seen_mask(seen)
+                     : torch::ones({length, length}, scores.options().dtype(torch::kBool)).tril();
+  const torch::Tensor wide = (scores.to(torch::kFloat32) * scale).unflatten(-2, {-1, length});
+  // Masks of single sequences [batch × 1 × length × length] stand before the groups of heads.
+  const torch::Tensor fitting = seen.defined() ? mask.unsqueeze(1) : mask;
+  return torch::softmax(wide.masked_fill(~fitting, -INFINITY), -1)
+      .flatten(-3, -2)
+      .to(scores.scalar_type());
 }
 
 }  // namespace mrp::shard

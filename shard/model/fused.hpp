@@ -23,7 +23,9 @@ std::array<torch::Tensor, 3> split_and_rotate(const torch::Tensor& qkv, std::int
                                               std::int64_t kv_heads, const RotaryTable& table);
 
 /// Softmax of scale · scores [… × rows × length] over the last dimension; row i sees the first
-/// i mod length + 1 entries, the others are 0. @pre rows is a multiple of length
-torch::Tensor causal_softmax(const torch::Tensor& scores, double scale);
+/// i mod length + 1 entries, or, of a packed batch, those that `seen` says (i32 [batch × length ×
+/// 3], shard/packing.hpp); the others are 0. @pre rows is a multiple of length
+torch::Tensor causal_softmax(const torch::Tensor& scores, double scale,
+                             const torch::Tensor& seen = {});
 
 }  // namespace mrp::shard

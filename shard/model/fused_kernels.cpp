@@ -147,92 +147,126 @@ MRP_INLINE void rotate_gradient_body(Vectors<const T> dy, const T* cos, const T*
   }
 }
 
+/// Entries begin ≤ j < end.
+struct Segment {
+  std::int64_t begin, end;
+};
+
+/// What row i sees, and between and behind which everything is 0.
+struct Segments {
+  Segment parts[2];
+};
+
+MRP_INLINE Segments segments(Seen seen, std::int64_t i, std::int64_t length) {
+  const std::int64_t slot = i % length;
+  if (seen.ranges == nullptr) return {{{0, 0}, {0, slot + 1}}};
+  const std::int32_t* r = seen.ranges + 3 * (i / seen.rows_of_sequence * length + slot);
+  return {{{r[0], r[1]}, {r[2], slot + 1}}};
+}
+
 template <class T>
-MRP_INLINE void causal_softmax_body(const T* x, float scale, std::int64_t first, std::int64_t rows,
-                                    std::int64_t length, float* e, T* y) {
+MRP_INLINE void clear_unseen(const Segments& all, std::int64_t length, T* y) {
+  std::fill(y, y + all.parts[0].begin, T{});
+  std::fill(y + all.parts[0].end, y + all.parts[1].begin, T{});
+  std::fill(y + all.parts[1].end, y + length, T{});
+}
+
+template <class T>
+MRP_INLINE void causal_softmax_body(const T* x, float scale, Seen seen, std::int64_t first,
+                                    std::int64_t rows, std::int64_t length, float* e, T* y) {
   for (std::int64_t i = first; i < first + rows; ++i, x += length, y += length) {
-    const std::int64_t seen = i % length + 1;
+    const Segments all = segments(seen, i, length);
     float largest = -std::numeric_limits<float>::infinity(), sum = 0;
+    for (const Segment part : all.parts) {
 #pragma omp simd reduction(max : largest)
-    for (std::int64_t j = 0; j < seen; ++j) {
-      const float value = scale * wide(x[j]);
-      largest = value > largest ? value : largest;
+      for (std::int64_t j = part.begin; j < part.end; ++j) {
+        const float value = scale * wide(x[j]);
+        largest = value > largest ? value : largest;
+      }
     }
+    for (const Segment part : all.parts) {
 #pragma omp simd reduction(+ : sum)
-    for (std::int64_t j = 0; j < seen; ++j) {
-      e[j] = exponential(scale * wide(x[j]) - largest);
-      sum += e[j];
+      for (std::int64_t j = part.begin; j < part.end; ++j) {
+        e[j] = exponential(scale * wide(x[j]) - largest);
+        sum += e[j];
+      }
     }
     const float inverse = 1.0f / sum;
+    clear_unseen(all, length, y);
+    for (const Segment part : all.parts) {
 #pragma omp simd
-    for (std::int64_t j = 0; j < seen; ++j) y[j] = narrow<T>(e[j] * inverse);
-    std::fill(y + seen, y + length, T{});
+      for (std::int64_t j = part.begin; j < part.end; ++j) y[j] = narrow<T>(e[j] * inverse);
+    }
   }
 }
 
 template <class T>
-MRP_INLINE void causal_softmax_gradient_body(const T* dy, const T* y, float scale,
+MRP_INLINE void causal_softmax_gradient_body(const T* dy, const T* y, float scale, Seen seen,
                                              std::int64_t first, std::int64_t rows,
                                              std::int64_t length, T* dx) {
   for (std::int64_t i = first; i < first + rows; ++i, dy += length, y += length, dx += length) {
-    const std::int64_t seen = i % length + 1;
+    const Segments all = segments(seen, i, length);
     float sum = 0;
+    for (const Segment part : all.parts) {
 #pragma omp simd reduction(+ : sum)
-    for (std::int64_t j = 0; j < seen; ++j) sum += wide(dy[j]) * wide(y[j]);
-#pragma omp simd
-    for (std::int64_t j = 0; j < seen; ++j) {
-      dx[j] = narrow<T>(scale * wide(y[j]) * (wide(dy[j]) - sum));
+      for (std::int64_t j = part.begin; j < part.end; ++j) sum += wide(dy[j]) * wide(y[j]);
     }
-    std::fill(dx + seen, dx + length, T{});
+    clear_unseen(all, length, dx);
+    for (const Segment part : all.parts) {
+#pragma omp simd
+      for (std::int64_t j = part.begin; j < part.end; ++j) {
+        dx[j] = narrow<T>(scale * wide(y[j]) * (wide(dy[j]) - sum));
+      }
+    }
   }
 }
 
 }  // namespace
 
 // Templates cannot be cloned, their specialisations can.
-#define MRP_CLONES_OF(T)                                                                        \
-  template <>                                                                                   \
-  MRP_VECTOR_CLONES void rms_norm(const T* x, const T* weight, float eps, std::int64_t rows,    \
-                                  std::int64_t width, T* y, float* inverse) {                   \
-    rms_norm_body(x, weight, eps, rows, width, y, inverse);                                     \
-  }                                                                                             \
-  template <>                                                                                   \
-  MRP_VECTOR_CLONES void rms_norm_gradient(const T* dy, const T* x, const T* weight,            \
-                                           const float* inverse, std::int64_t rows,             \
-                                           std::int64_t width, T* dx) {                         \
-    rms_norm_gradient_body(dy, x, weight, inverse, rows, width, dx);                            \
-  }                                                                                             \
-  template <>                                                                                   \
-  MRP_VECTOR_CLONES void gated_silu(const T* gate_up, std::int64_t rows, std::int64_t width,    \
-                                    T* y) {                                                     \
-    gated_silu_body(gate_up, rows, width, y);                                                   \
-  }                                                                                             \
-  template <>                                                                                   \
-  MRP_VECTOR_CLONES void gated_silu_gradient(const T* dy, const T* gate_up, std::int64_t rows,  \
-                                             std::int64_t width, T* dgate_up) {                 \
-    gated_silu_gradient_body(dy, gate_up, rows, width, dgate_up);                               \
-  }                                                                                             \
-  template <>                                                                                   \
-  MRP_VECTOR_CLONES void rotate(Vectors<const T> x, const T* cos, const T* sin,                 \
-                                std::int64_t heads, std::int64_t dim, Vectors<T> y) {           \
-    rotate_body(x, cos, sin, heads, dim, y);                                                    \
-  }                                                                                             \
-  template <>                                                                                   \
-  MRP_VECTOR_CLONES void rotate_gradient(Vectors<const T> dy, const T* cos, const T* sin,       \
-                                         std::int64_t heads, std::int64_t dim, Vectors<T> dx) { \
-    rotate_gradient_body(dy, cos, sin, heads, dim, dx);                                         \
-  }                                                                                             \
-  template <>                                                                                   \
-  MRP_VECTOR_CLONES void causal_softmax(const T* x, float scale, std::int64_t first,            \
-                                        std::int64_t rows, std::int64_t length, float* room,    \
-                                        T* y) {                                                 \
-    causal_softmax_body(x, scale, first, rows, length, room, y);                                \
-  }                                                                                             \
-  template <>                                                                                   \
-  MRP_VECTOR_CLONES void causal_softmax_gradient(const T* dy, const T* y, float scale,          \
-                                                 std::int64_t first, std::int64_t rows,         \
-                                                 std::int64_t length, T* dx) {                  \
-    causal_softmax_gradient_body(dy, y, scale, first, rows, length, dx);                        \
+#define MRP_CLONES_OF(T)                                                                          \
+  template <>                                                                                     \
+  MRP_VECTOR_CLONES void rms_norm(const T* x, const T* weight, float eps, std::int64_t rows,      \
+                                  std::int64_t width, T* y, float* inverse) {                     \
+    rms_norm_body(x, weight, eps, rows, width, y, inverse);                                       \
+  }                                                                                               \
+  template <>                                                                                     \
+  MRP_VECTOR_CLONES void rms_norm_gradient(const T* dy, const T* x, const T* weight,              \
+                                           const float* inverse, std::int64_t rows,               \
+                                           std::int64_t width, T* dx) {                           \
+    rms_norm_gradient_body(dy, x, weight, inverse, rows, width, dx);                              \
+  }                                                                                               \
+  template <>                                                                                     \
+  MRP_VECTOR_CLONES void gated_silu(const T* gate_up, std::int64_t rows, std::int64_t width,      \
+                                    T* y) {                                                       \
+    gated_silu_body(gate_up, rows, width, y);                                                     \
+  }                                                                                               \
+  template <>                                                                                     \
+  MRP_VECTOR_CLONES void gated_silu_gradient(const T* dy, const T* gate_up, std::int64_t rows,    \
+                                             std::int64_t width, T* dgate_up) {                   \
+    gated_silu_gradient_body(dy, gate_up, rows, width, dgate_up);                                 \
+  }                                                                                               \
+  template <>                                                                                     \
+  MRP_VECTOR_CLONES void rotate(Vectors<const T> x, const T* cos, const T* sin,                   \
+                                std::int64_t heads, std::int64_t dim, Vectors<T> y) {             \
+    rotate_body(x, cos, sin, heads, dim, y);                                                      \
+  }                                                                                               \
+  template <>                                                                                     \
+  MRP_VECTOR_CLONES void rotate_gradient(Vectors<const T> dy, const T* cos, const T* sin,         \
+                                         std::int64_t heads, std::int64_t dim, Vectors<T> dx) {   \
+    rotate_gradient_body(dy, cos, sin, heads, dim, dx);                                           \
+  }                                                                                               \
+  template <>                                                                                     \
+  MRP_VECTOR_CLONES void causal_softmax(const T* x, float scale, Seen seen, std::int64_t first,   \
+                                        std::int64_t rows, std::int64_t length, float* room,      \
+                                        T* y) {                                                   \
+    causal_softmax_body(x, scale, seen, first, rows, length, room, y);                            \
+  }                                                                                               \
+  template <>                                                                                     \
+  MRP_VECTOR_CLONES void causal_softmax_gradient(const T* dy, const T* y, float scale, Seen seen, \
+                                                 std::int64_t first, std::int64_t rows,           \
+                                                 std::int64_t length, T* dx) {                    \
+    causal_softmax_gradient_body(dy, y, scale, seen, first, rows, length, dx);                    \
   }
 
 MRP_CLONES_OF(float)

@@ -38,13 +38,21 @@ template <class T>
 void rotate_gradient(Vectors<const T> dy, const T* cos, const T* sin, std::int64_t heads,
                      std::int64_t dim, Vectors<T> dx);
 
-/// Rows `first` to `first + rows` of softmax(scale · x) [× length], row i over its first
-/// i mod length + 1 entries. `room` [length] is overwritten.
+/// What the rows of attention scores see.
+struct Seen {
+  /// [sequences × length × 3], row i the entries from the first number of slot i mod length to
+  /// before the second, and from the third on up to i mod length; null: all up to i mod length.
+  const std::int32_t* ranges;
+  std::int64_t rows_of_sequence;
+};
+
+/// Rows `first` to `first + rows` of softmax(scale · x) [× length], each over what it sees.
+/// `room` [length] is overwritten.
 template <class T>
-void causal_softmax(const T* x, float scale, std::int64_t first, std::int64_t rows,
+void causal_softmax(const T* x, float scale, Seen seen, std::int64_t first, std::int64_t rows,
                     std::int64_t length, float* room, T* y);
 template <class T>
-void causal_softmax_gradient(const T* dy, const T* y, float scale, std::int64_t first,
+void causal_softmax_gradient(const T* dy, const T* y, float scale, Seen seen, std::int64_t first,
                              std::int64_t rows, std::int64_t length, T* dx);
 
 }  // namespace mrp::shard::kernels

@@ -25,6 +25,12 @@ std::map<Site, torch::Tensor> no_moments(CausalLM& model) {
   return moments;
 }
 
+/// To mean eigenvalue 1, in fp64.
+torch::Tensor scaled(const torch::Tensor& moments) {
+  const double mean = moments.trace().item<double>() / static_cast<double>(moments.size(0));
+  return moments.to(torch::kFloat64) / mean;
+}
+
 }  // namespace
 
 std::map<Site, torch::Tensor> input_moments(CausalLM& model, const dist::ParallelLayout& layout,
@@ -71,13 +77,30 @@ Confinement soft_confinement(const torch::Tensor& moments, double softness,
                              std::int64_t directions) {
   const torch::NoGradGuard no_grad;
   const std::int64_t width = moments.size(0);
-  const double scale = moments.trace().item<double>() / static_cast<double>(width);
-  const auto [eigenvalues, vectors] = torch::linalg_eigh(moments.to(torch::kFloat64) / scale);
+  const auto [eigenvalues, vectors] = torch::linalg_eigh(scaled(moments));
   const std::int64_t r = directions == 0 ? width : std::min(directions, width);
   const torch::Tensor top = eigenvalues.narrow(0, width - r, r).clamp_min(0.0);
   const torch::Tensor damping = 1.0 - torch::sqrt(softness / (top + softness));
   return {vectors.narrow(1, width - r, r).to(torch::kFloat32).contiguous(),
           damping.to(torch::kFloat32)};
+}
+
+torch::Tensor low_subspace(const torch::Tensor& forget, const torch::Tensor& retain,
+                           std::int64_t k) {
+  constexpr double kRidge = 1e-2;
+  const torch::NoGradGuard no_grad;
+  const std::int64_t width = retain.size(0);
+  const torch::Tensor identity = torch::eye(width, retain.options().dtype(torch::kFloat64));
+  const torch::Tensor l = torch::linalg_cholesky(scaled(retain) + kRidge * identity);
+  const auto solve = [&](const torch::Tensor& right) {
+    return torch::linalg_solve_triangular(l, right, /*upper=*/false);
+  };
+  const torch::Tensor reduced = solve(solve(scaled(forget)).t());
+  const torch::Tensor vectors = std::get<1>(torch::linalg_eigh(reduced));
+  const std::int64_t count = std::min(k, width);
+  const torch::Tensor duals = torch::linalg_solve_triangular(
+      l.t(), vectors.narrow(1, width - count, count), /*upper=*/true);
+  return std::get<0>(torch::linalg_qr(duals)).to(torch::kFloat32).contiguous();
 }
 
 }  // namespace mrp::shard

@@ -25,4 +25,10 @@ std::map<Site, torch::Tensor> input_moments(CausalLM& model, const dist::Paralle
 Confinement soft_confinement(const torch::Tensor& moments, double softness,
                              std::int64_t directions);
 
+/// S of the subspace edit, low form: an orthonormal basis, fp32 [width × k], of the k generalised
+/// eigenvectors of largest eigenvalue of forget v = λ (retain + ridge I) v, both moments scaled to
+/// mean eigenvalue 1 and ridge = 1e-2: what tells forget from retain best. Not collective.
+torch::Tensor low_subspace(const torch::Tensor& forget, const torch::Tensor& retain,
+                           std::int64_t k);
+
 }  // namespace mrp::shard

@@ -6,6 +6,7 @@
 
 #include "shard/batches.hpp"
 #include "shard/model/vocab_parallel.hpp"
+#include "shard/packing.hpp"
 
 namespace mrp::shard {
 namespace {
@@ -51,27 +52,38 @@ torch::Tensor entries(const CausalLM& model, const torch::Tensor& logits,
   return reduce_from_ranks(local, model.collectives()).masked_fill(tokens < 0, kNone);
 }
 
-/// The letters of the examples that ask for one; rows of `states` [examples × length × hidden].
-void add_letters(Pass& pass, std::span<const Example> examples, const torch::Tensor& states) {
-  std::vector<std::int64_t> rows, owners;
+/// The letters of the examples that ask for one.
+void add_letters(Pass& pass, std::span<const Example> examples, const PackedBatch& batch,
+                 const torch::Tensor& states) {
+  std::vector<std::int64_t> rows;
+  std::vector<std::size_t> owners;
   std::size_t most = 0;
   for (std::size_t i = 0; i < examples.size(); ++i) {
     if (examples[i].letter_position < 0) continue;
-    owners.push_back(static_cast<std::int64_t>(i));
-    rows.push_back(owners.back() * states.size(1) + examples[i].letter_position);
+    owners.push_back(i);
+    rows.push_back(batch.slot(static_cast<std::int64_t>(i), examples[i].letter_position));
     most = std::max(most, examples[i].letters.size());
   }
   if (owners.empty()) return;
   torch::Tensor tokens =
       torch::full({std::ssize(owners), static_cast<std::int64_t>(most)}, -1, torch::kInt64);
   for (std::size_t n = 0; n < owners.size(); ++n) {
-    const auto& letters = examples[static_cast<std::size_t>(owners[n])].letters;
+    const auto& letters = examples[owners[n]].letters;
     std::copy(letters.begin(), letters.end(), tokens.data_ptr<std::int64_t>() + n * most);
   }
   const torch::Tensor selected =
-      states.flatten(0, 1).index_select(0, torch::tensor(rows, torch::kInt64).to(states.device()));
+      states.index_select(0, torch::tensor(rows, torch::kInt64).to(states.device()));
   pass.letter_logits =
       entries(*pass.model, pass.model->local_logits(selected), tokens.to(states.device()));
+}
+
+/// What is behind the last position that predicts something need not run.
+TokenSpan up_to_last_target(const Example& example) {
+  std::size_t end = static_cast<std::size_t>(example.letter_position + 1);
+  for (std::size_t t = 0; t + 1 < example.tokens.size(); ++t) {
+    if (example.mask[t] != 0) end = std::max(end, t + 1);
+  }
+  return std::span(example.tokens).first(std::max<std::size_t>(end, 1));
 }
 
 }  // namespace
@@ -86,26 +98,27 @@ Pass run(const CausalLM& model, std::span<const Example> examples) {
   Pass pass;
   pass.model = &model;
   pass.examples = std::ssize(examples);
-  const torch::Tensor tokens = padded(examples);
-  const std::int64_t length = tokens.size(1);
+  std::vector<TokenSpan> sequences;
+  for (const Example& example : examples) sequences.push_back(up_to_last_target(example));
+  const PackedBatch batch = pack(sequences);
   std::vector<std::int64_t> rows, targets, owners;
   for (std::size_t i = 0; i < examples.size(); ++i) {
     const Example& example = examples[i];
     for (std::size_t t = 0; t + 1 < example.tokens.size(); ++t) {
       if (example.mask[t] == 0) continue;
       owners.push_back(static_cast<std::int64_t>(i));
-      rows.push_back(owners.back() * length + static_cast<std::int64_t>(t));
+      rows.push_back(batch.slot(owners.back(), static_cast<std::int64_t>(t)));
       targets.push_back(example.tokens[t + 1]);
     }
   }
-  const torch::Tensor states = model.hidden_states(tokens);
+  const torch::Tensor states = model.hidden_states(batch).flatten(0, 1);
   const auto to_device = [&](const std::vector<std::int64_t>& values) {
     return torch::tensor(values, torch::kInt64).to(states.device());
   };
   pass.targets = to_device(targets);
   pass.owner = to_device(owners);
-  pass.logits = model.local_logits(states.flatten(0, 1).index_select(0, to_device(rows)));
-  add_letters(pass, examples, states);
+  pass.logits = model.local_logits(states.index_select(0, to_device(rows)));
+  add_letters(pass, examples, batch, states);
   return pass;
 }
 

@@ -15,6 +15,7 @@ namespace mrp::shard {
 namespace {
 
 constexpr double kNothing = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::int64_t kPatience = 100;
 constexpr std::int64_t kSaveEvery = 50;
 
@@ -68,6 +69,38 @@ class DivergenceGuard {
  private:
   double first_ = kNothing;
   std::int64_t above_ = 0;
+};
+
+/// Notices that the target is reached. Looks at blocks of steps that begin where states are saved,
+/// so that a training that goes on ends where one in a piece does.
+class Target {
+ public:
+  explicit Target(double below) : below_(below) {}
+
+  bool reached(const RefineStep& step) {
+    add(step.forget_loss, forget_);
+    if (!std::isnan(step.tamper_loss)) add(step.tamper_loss, tamper_);
+    if ((step.step + 1) % kBlock != 0) return false;
+    const bool reached = forget_.mean() < below_ && tamper_.mean() < below_;
+    forget_ = tamper_ = {};
+    return reached;
+  }
+
+ private:
+  static constexpr std::int64_t kBlock = 25;
+  static_assert(kSaveEvery % kBlock == 0);
+  struct Mean {
+    double sum = 0;
+    int count = 0;
+    double mean() const { return count == 0 ? -kInfinity : sum / count; }
+  };
+  static void add(double value, Mean& mean) {
+    mean.sum += value;
+    ++mean.count;
+  }
+
+  double below_;
+  Mean forget_, tamper_;
 };
 
 /// The sets of a job with their orders, and the gradients of one step.
@@ -170,11 +203,16 @@ void refine(Trainable& trainable, const dist::ParallelLayout& layout, const io::
   if (first > 0) dist::log::info(fmt::format("refine: goes on after step {}", first));
   refinement.skip(first);
   DivergenceGuard guard;
+  Target target(options.stop_below);
   for (std::int64_t step = first; step < options.steps; ++step) {
     const RefineStep result = refinement.step(step);
     guard.check(result.forget_loss * options.forget_weight +
                 options.retain_weight * result.retain_loss);
     report(result);
+    if (options.stop_below > 0 && target.reached(result)) {
+      dist::log::info(fmt::format("refine: the target is reached after {} steps", step + 1));
+      break;
+    }
     if ((step + 1) % kSaveEvery == 0) saved.save(refinement.optimizer(), step + 1);
   }
   trainable.apply();

@@ -83,18 +83,9 @@ void Trainable::add_linear(const Parameter& parameter, const TrainableOptions& o
                               ? parameter.name + std::to_string(model_->collectives().rank())
                               : parameter.name;
   switch (options.form) {
-    case TrainForm::subspace: {
-      MRP_EXPECT(confined, "no confinement for " + site.name());
-      const torch::Tensor start =
-          options.shrink == 0
-              ? torch::zeros({outputs, inputs})
-              : -options.shrink * confine(weight.base.to(torch::kFloat32), confinement->second);
-      add_leaf(weight, start, false, false);
-      weight.value = [s = confinement->second](const torch::Tensor& w, Leaves leaves) {
-        return w + confine(leaves[0], s);
-      };
+    case TrainForm::subspace:
+      add_subspace(weight, options);
       break;
-    }
     case TrainForm::projections:
       if (!add_projections(weight, options)) return;
       break;
@@ -124,6 +115,24 @@ void Trainable::add_linear(const Parameter& parameter, const TrainableOptions& o
     };
   }
   weights_.push_back(std::move(weight));
+}
+
+void Trainable::add_subspace(Weight& weight, const TrainableOptions& options) {
+  const Site site = *weight.parameter.input;
+  const torch::Tensor start = -options.shrink * weight.base.to(torch::kFloat32);
+  if (const auto basis = options.bases.find(site); basis != options.bases.end()) {
+    add_leaf(weight, torch::matmul(start, basis->second), false, false);
+    weight.value = [s = basis->second](const torch::Tensor& w, Leaves leaves) {
+      return w + torch::matmul(leaves[0], s.t());
+    };
+    return;
+  }
+  const auto soft = options.confinement.find(site);
+  MRP_EXPECT(soft != options.confinement.end(), "no confinement for " + site.name());
+  add_leaf(weight, confine(start, soft->second), false, false);
+  weight.value = [s = soft->second](const torch::Tensor& w, Leaves leaves) {
+    return w + confine(leaves[0], s);
+  };
 }
 
 bool Trainable::add_projections(Weight& weight, const TrainableOptions& options) {

@@ -33,6 +33,10 @@ struct Confinement {
 struct TrainableOptions {
   TrainForm form = TrainForm::subspace;
   std::map<Site, Confinement> confinement;  ///< sites without one are not confined
+  /// With `subspace`: S [local width × k] itself where M shall have k columns only (low form), fp32
+  /// with orthonormal columns, instead of a confinement. Of a split site each rank has its own
+  /// block.
+  std::map<Site, torch::Tensor> bases;
   /// With `subspace`: M starts at −shrink W₀ S. 1: nothing is left of what the retain states hardly
   /// use, W = W₀ (I − S²), and training brings back what is missed.
   double shrink = 0;
@@ -102,6 +106,7 @@ class Trainable {
     std::function<torch::Tensor(const torch::Tensor& base, std::span<const torch::Tensor>)> value;
   };
   void add_linear(const Parameter& parameter, const TrainableOptions& options);
+  void add_subspace(Weight& weight, const TrainableOptions& options);
   /// False if no projection acts on the weight.
   bool add_projections(Weight& weight, const TrainableOptions& options);
   void add_leaf(Weight& weight, torch::Tensor initial, bool replicated, bool partial);

@@ -100,10 +100,10 @@ TEST(JobConfigTest, EveryKeyOfTrainingTakesItsValue) {
   const auto refine =
       parse(
           "refine: {train: lora, forget_loss: npo, retain_loss: kl, forget_weight: 0, "
-          "retain_weight: 3, steps: 4, batch: 5, learning_rate: 0.25, optimizer: sgd, "
-          "softness: 0.5, shrink: 0.25, modules: [qkv], lora_rank: 6, lora_confined: true, "
-          "samples: 0, sample_batch: 7, sample_weight: 0.75, sample_tokens: 8, tamper_resistance: "
-          "9, tamper_weight: 0.5}\n")
+          "retain_weight: 3, steps: 4, stop_below: 0.125, batch: 5, learning_rate: 0.25, "
+          "optimizer: sgd, softness: 0.5, directions: 11, shrink: 0.25, modules: [qkv], "
+          "lora_rank: 6, lora_confined: true, samples: 0, sample_batch: 7, sample_weight: 0.75, "
+          "sample_tokens: 8, tamper_resistance: 9, tamper_weight: 0.5}\n")
           .refine;
   EXPECT_EQ(refine.train, JobConfig::Train::lora);
   EXPECT_EQ(refine.forget_loss, JobConfig::ForgetLoss::npo);
@@ -114,12 +114,12 @@ TEST(JobConfigTest, EveryKeyOfTrainingTakesItsValue) {
   EXPECT_EQ(refine.batch, 5);
   EXPECT_EQ(refine.learning_rate, 0.25);
   EXPECT_EQ(refine.optimizer, JobConfig::Optimizer::sgd);
-  EXPECT_EQ(refine.softness, 0.5);
+  EXPECT_EQ(std::tuple(refine.stop_below, refine.softness), std::tuple(0.125, 0.5));
+  EXPECT_EQ(std::tuple(refine.directions, refine.shrink), std::tuple(11, 0.25));
   EXPECT_THAT(refine.modules, testing::ElementsAre("qkv"));
   EXPECT_EQ(refine.lora_rank, 6);
   EXPECT_TRUE(refine.lora_confined);
   EXPECT_EQ(refine.samples, 0);
-  EXPECT_EQ(refine.shrink, 0.25);
   EXPECT_EQ(refine.sample_batch, 7);
   EXPECT_EQ(refine.sample_weight, 0.75);
   EXPECT_EQ(refine.sample_tokens, 8);
@@ -276,7 +276,7 @@ INSTANTIATE_TEST_SUITE_P(
                   kBase + "subspace: {rule: gvep}\n",
                   {},
                   "job.yaml:6:18: subspace.rule must be one of gevp, cpca, retain_complement, "
-                  "forget_pca, random, not \"gvep\""},
+                  "forget_complement, forget_pca, random, not \"gvep\""},
         ErrorCase{
             "bad_choice_with_suggestion",
             kBase + "subspace: {projector: obliqe}\n",

@@ -6,6 +6,8 @@
 #include <tuple>
 #include <vector>
 
+#include "shard/packing.hpp"
+
 namespace mrp::shard {
 namespace {
 
@@ -124,6 +126,35 @@ TEST_P(FusedTest, CausalSoftmax) {
     };
     expect_same(f, formula, {random({2, 3, 2 * length, length}, 4.0)});
   }
+}
+
+TEST_P(FusedTest, CausalSoftmaxOfAPackedBatch) {
+  // A prefix of two slots with two branches; then a sequence alone; padding.
+  const torch::Tensor one = torch::tensor(
+      {{0, 0, 0}, {0, 0, 0}, {0, 2, 2}, {0, 2, 2}, {0, 2, 4}, {5, 5, 5}, {5, 5, 5}, {0, 0, 7}},
+      torch::kInt32);
+  const torch::Tensor other = torch::zeros({8, 3}, torch::kInt32);
+  const torch::Tensor seen = torch::stack({one, other});
+  const char* rows[] = {"10000000", "11000000", "11100000", "11110000",
+                        "11001000", "00000100", "00000110", "00000001"};
+  torch::Tensor hidden = torch::ones({2, 8, 8}, torch::kBool);
+  for (std::int64_t i = 0; i < 8; ++i) {
+    for (std::int64_t j = 0; j < 8; ++j) {
+      hidden[0][i][j] = rows[i][j] == '0';
+      hidden[1][i][j] = j > i;
+    }
+  }
+  EXPECT_TRUE(torch::equal(seen_mask(seen).squeeze(1), ~hidden));
+  const auto f = [&](const Tensors& in) { return Tensors{causal_softmax(in[0], 0.3, seen)}; };
+  const auto formula = [&](const Tensors& in) {
+    const torch::Tensor x = (in[0] * 0.3).unflatten(-2, {3, 8});
+    const torch::Tensor all = hidden.view({2, 1, 1, 8, 8});
+    return Tensors{torch::softmax(x.masked_fill(all, -INFINITY), -1).flatten(-3, -2)};
+  };
+  const torch::Tensor scores = random({2, 5, 3 * 8, 8}, 4.0);
+  expect_same(f, formula, {scores});
+  const torch::Tensor exact = scores.to(torch::kFloat64);
+  EXPECT_LT(distance(f({exact})[0], formula({exact})[0]), 1e-6);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, FusedTest, testing::Values(torch::kFloat32, torch::kBFloat16),

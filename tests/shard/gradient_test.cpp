@@ -60,6 +60,14 @@ TrainableOptions random_options(TrainForm form, CausalLM& model) {
   return options;
 }
 
+/// M has three columns.
+TrainableOptions low_options(CausalLM& model) {
+  TrainableOptions options = random_options(TrainForm::subspace, model);
+  for (const auto& [site, s] : options.confinement) options.bases[site] = s.u;
+  options.confinement.clear();
+  return options;
+}
+
 class GradientTest : public testing::TestWithParam<const char*> {
  protected:
   dist::Communicator world_ = dist::Communicator::world();
@@ -128,8 +136,12 @@ TEST_P(GradientTest, EveryFormMatchesDifferences) {
   torch::manual_seed(3);
   const torch::Tensor reference = torch::randn({12, golden_.config().vocab_size});
   CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
-  for (const TrainForm form : {TrainForm::subspace, TrainForm::projections, TrainForm::lora}) {
-    Trainable trainable(model, random_options(form, model));
+  const TrainableOptions forms[] = {random_options(TrainForm::subspace, model), low_options(model),
+                                    random_options(TrainForm::projections, model),
+                                    random_options(TrainForm::lora, model)};
+  for (const TrainableOptions& options : forms) {
+    const TrainForm form = options.form;
+    Trainable trainable(model, options);
     const auto value = [&] {
       trainable.apply();
       const torch::NoGradGuard no_grad;
@@ -172,7 +184,7 @@ TEST_P(GradientTest, EveryFormMatchesDifferences) {
     move(-2 * kStep);
     const double below = value();
     EXPECT_NEAR((above - below) / (2 * kStep), slope, 1e-2 * std::max(1.0, std::abs(slope)))
-        << static_cast<int>(form);
+        << static_cast<int>(form) << (options.bases.empty() ? "" : ", low");
   }
 }
 
@@ -194,6 +206,28 @@ TEST_P(GradientTest, ShrunkWeightsBeginWithoutWhatIsLeftFree) {
   const std::vector<torch::Tensor> found = trainable.applied();
   ASSERT_EQ(found.size(), expected.size());
   for (std::size_t i = 0; i < found.size(); ++i) {
+    EXPECT_LE((found[i] - expected[i]).abs().max().item<double>(), 1e-5);
+  }
+}
+
+TEST_P(GradientTest, TheLowFormTakesItsDirectionsAway) {
+  const dist::ParallelLayout alone(self_, 1);
+  CausalLM model(golden_.checkpoint(), golden_.config(), alone, {});
+  TrainableOptions options = low_options(model);
+  options.shrink = 1;
+  std::vector<torch::Tensor> expected;
+  for (const Parameter& parameter : model.parameters()) {
+    if (!parameter.input) continue;
+    const torch::Tensor& s = options.bases.at(*parameter.input);
+    const torch::Tensor& w = *parameter.value;
+    expected.push_back(w - torch::matmul(torch::matmul(w, s), s.t()));
+  }
+  Trainable trainable(model, options);
+  trainable.apply();
+  const std::vector<torch::Tensor> found = trainable.applied();
+  ASSERT_EQ(found.size(), expected.size());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    EXPECT_EQ(trainable.leaves()[i].value.size(1), 3);
     EXPECT_LE((found[i] - expected[i]).abs().max().item<double>(), 1e-5);
   }
 }

@@ -83,6 +83,16 @@ TEST_F(RefineTest, GoesOnWhereItWasSavedAsIfItHadNotEnded) {
   }
 }
 
+TEST_F(RefineTest, EndsAtTheTarget) {
+  const dist::ParallelLayout layout(world_, 1);
+  RefineOptions options;
+  options.stop_below = 1e3;
+  EXPECT_EQ(train(layout, options).steps.size(), 25U);
+  options.stop_below = 1e-9;
+  remove_state(layout);
+  EXPECT_EQ(train(layout, options).steps.size(), static_cast<std::size_t>(kEnd));
+}
+
 TEST_F(RefineTest, ForgetsAndKeeps) {
   const dist::ParallelLayout layout(world_, 1);
   RefineOptions options;

@@ -49,6 +49,8 @@ def solve(rule, cf, regularised, cr, k):
         return values, regularised @ filters
     if rule == "cpca":
         return top(cf - ALPHA * cr, k)
+    if rule == "forget_complement":
+        return solve("retain_complement", cr, None, cf, k)
     if rule == "retain_complement":
         values, vectors = eigh(cr)
         values, vectors = values[::-1], vectors[:, ::-1]
@@ -69,7 +71,7 @@ def write_case(folder, seed, width, forget_rows, retain_rows, k, massive=False):
     xf, xr = forget.astype(np.float64), retain.astype(np.float64)
     cf, cr = xf.T @ xf / forget_rows, xr.T @ xr / retain_rows
     regularised = cr + RIDGE * np.trace(cr) / width * np.eye(width)
-    for rule in ("gevp", "cpca", "retain_complement", "forget_pca"):
+    for rule in ("gevp", "cpca", "retain_complement", "forget_complement", "forget_pca"):
         values, kernel = solve(rule, cf, regularised, cr, k)
         values.astype("<f8").tofile(folder / f"{rule}.values.f64")
         kernel.astype("<f8").tofile(folder / f"{rule}.kernel.f64")

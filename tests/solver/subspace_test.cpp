@@ -44,6 +44,8 @@ const char* name(Rule rule) {
       return "cpca";
     case Rule::retain_complement:
       return "retain_complement";
+    case Rule::forget_complement:
+      return "forget_complement";
     case Rule::forget_pca:
       return "forget_pca";
     case Rule::random:
@@ -96,7 +98,8 @@ TEST_P(AgainstScipy, OnEveryGrid) {
       });
 }
 
-constexpr Rule rules[] = {Rule::gevp, Rule::cpca, Rule::retain_complement, Rule::forget_pca};
+constexpr Rule rules[] = {Rule::gevp, Rule::cpca, Rule::retain_complement, Rule::forget_complement,
+                          Rule::forget_pca};
 
 INSTANTIATE_TEST_SUITE_P(
     Rules, AgainstScipy,
