@@ -193,19 +193,21 @@ class Costs {
     const auto& refine = job_.config.refine;
     const auto steps = static_cast<Count>(refine.steps);
     const Count tokens = tokens_a_step();
-    const Count trained = trained_elements();
+    const Count trained = trained_elements(), own = trained / spread_.tensor;
+    const Count attacks = refine.tamper_resistance > 0 ? 1 : 0;
     // Forward, and twice that back. S is applied once a step to what is trained, and once to its
     // gradient.
     cost.operations =
         steps * (3 * (2 * matrices(model_, model_.layers) * tokens + head(tokens)) + confining());
     cost.sent =
         3 * all_reduce(steps * tokens / spread_.data, 1 + 2 * static_cast<Count>(model_.layers)) +
-        (spread_.data > 1 ? steps * trained / spread_.tensor * 4 : 0);
+        (spread_.data > 1 ? steps * own * 4 * (1 + attacks) : 0);
     cost.read = spread_.data * checkpoint_bytes_;
     cost.written = trained * 4;
-    // Weights before and as they are; leaves, their gradients, and the optimizer's two moments.
-    const Count own = trained / spread_.tensor;
-    cost.memory = model_memory() + own * (width_ + 4 + 4 + 8.0 / spread_.data) +
+    // Weights before and as they are; leaves, their gradients, and the optimizer's two moments. Of
+    // the simulated attack, its change, its moments, and the weights that it sets out from.
+    cost.memory = model_memory() +
+                  own * (width_ + 4 + 4 + 8.0 / spread_.data + attacks * (width_ + 12)) +
                   static_cast<Count>(model_.layers) * activations();
     return cost;
   }
@@ -335,11 +337,7 @@ class Costs {
     if (refine.samples > 0) {
       tokens += static_cast<Count>(refine.sample_batch) * static_cast<Count>(refine.sample_tokens);
     }
-    if (refine.tamper_resistance > 0) {
-      constexpr Count attack_steps = 4.5;  // the mean of 1 to 8
-      tokens += batch / 2 * (item * attack_steps + all_forms) /
-                static_cast<Count>(refine.tamper_resistance);
-    }
+    if (refine.tamper_resistance > 0) tokens += batch / 2 * (item + all_forms);
     return tokens;
   }
 

@@ -151,7 +151,7 @@ shard::RefineOptions refine_options(const Job& job, const shard::CausalLM& model
   options.retain_weight = refine.retain_weight;
   options.sample_batch = refine.sample_batch;
   options.sample_weight = refine.sample_weight;
-  options.tamper_every = refine.tamper_resistance;
+  options.tamper_steps = refine.tamper_resistance;
   options.tamper_weight = refine.tamper_weight;
   options.agree_signs = refine.agree_signs;
   options.optimizer.kind = refine.optimizer == JobConfig::Optimizer::sgd

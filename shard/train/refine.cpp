@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <vector>
 
 #include "dist/error.hpp"
 #include "dist/log.hpp"
@@ -19,8 +21,10 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::int64_t kPatience = 100;
 constexpr std::int64_t kSaveEvery = 50;
 
-/// The attack that training is made to resist: 1 to 8 steps on half of the forget set, at half to
-/// twice the learning rate; what counts is how much of the other half it brings back.
+/// The attack that training is made to resist: it learns half of the forget set, one step beside
+/// each step of the training; what counts is how much of the other half it brings back. After
+/// `tamper_steps` steps, and where a state is saved, another begins, with other halves and at half
+/// to twice the learning rate.
 class Tamper {
  public:
   Tamper(Trainer& trainer, const Examples& forget, const RefineOptions& options)
@@ -29,29 +33,36 @@ class Tamper {
   /// Collective over the world. Adds the gradient of the forget loss at the attacked weights to the
   /// leaves (first order: as if it were taken at the weights themselves).
   double accumulate(std::int64_t step) {
-    const LossContext context{nullptr, forget_, options_->seed, step};
-    std::mt19937_64 random = context.random(0, 1);
-    auto items = all_items(forget_->count());
-    std::shuffle(items.begin(), items.end(), random);
-    const std::size_t half = items.size() / 2;
-    ItemStream known({items.begin(), items.begin() + static_cast<std::ptrdiff_t>(half)}, random());
-    ItemStream hidden({items.begin() + static_cast<std::ptrdiff_t>(half), items.end()}, random());
+    const std::int64_t age = step % kSaveEvery % options_->tamper_steps;
+    if (age == 0) begin(step);
     const std::int64_t batch = std::max<std::int64_t>(options_->batch / 2, 1);
-    const auto steps = std::uniform_int_distribution<std::int64_t>(1, 8)(random);
-    const double rate = options_->learning_rate *
-                        std::pow(2.0, std::uniform_real_distribution<>(-1.0, 1.0)(random));
-    std::vector<Moments> moments;
-    for (std::int64_t n = 0; n < steps; ++n) {
-      trainer_->attack(*forget_, known.next(batch), rate, step, moments);
-    }
-    return trainer_->accumulate(options_->forget_loss, *forget_, hidden.next(batch),
+    const double warm_up = std::min(1.0, static_cast<double>(age + 1) / kWarmUp);
+    trainer_->attack(*forget_, known_->next(batch), rate_ * warm_up, step, attack_);
+    return trainer_->accumulate(options_->forget_loss, *forget_, hidden_->next(batch),
                                 options_->tamper_weight, step);
   }
 
  private:
+  static constexpr double kWarmUp = 10;
+
+  void begin(std::int64_t step) {
+    std::mt19937_64 random = LossContext{nullptr, forget_, options_->seed, step}.random(0, 1);
+    auto items = all_items(forget_->count());
+    std::shuffle(items.begin(), items.end(), random);
+    const auto middle = items.begin() + std::ssize(items) / 2;
+    known_.emplace(std::vector(items.begin(), middle), random());
+    hidden_.emplace(std::vector(middle, items.end()), random());
+    rate_ = options_->learning_rate *
+            std::pow(2.0, std::uniform_real_distribution<>(-1.0, 1.0)(random));
+    attack_ = {};
+  }
+
   Trainer* trainer_;
   const Examples* forget_;
   const RefineOptions* options_;
+  std::optional<ItemStream> known_, hidden_;
+  Attack attack_;
+  double rate_ = 0;
 };
 
 /// Notices a training that does not get below where it began.
@@ -167,9 +178,8 @@ class Refinement {
     result.forget_loss =
         trainer_.accumulate(options_->forget_loss, forget_, forget_items_.next(options_->batch),
                             options_->forget_weight, result.step);
-    const std::int64_t every = options_->tamper_every;
     // A single item has no other half that an attack could bring back.
-    if (every > 0 && forget_.count() > 1 && result.step % every == every - 1) {
+    if (options_->tamper_steps > 0 && forget_.count() > 1) {
       result.tamper_loss = tamper_.accumulate(result.step);
     }
   }

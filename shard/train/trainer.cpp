@@ -67,22 +67,30 @@ double Trainer::accumulate(const Loss& loss, const Examples& examples,
 }
 
 void Trainer::attack(const Examples& examples, std::span<const std::int64_t> items,
-                     double learning_rate, std::int64_t step, std::vector<Moments>& moments) {
+                     double learning_rate, std::int64_t step, Attack& attack) {
+  std::vector<torch::Tensor> weights = trainable_->applied(), present;
+  {
+    const torch::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      present.push_back(weights[i].clone());
+      if (attack.changes.size() == i) {
+        attack.changes.push_back(torch::zeros_like(weights[i], torch::kFloat32));
+        attack.moments.push_back(zero_moments(weights[i]));
+      }
+      weights[i].copy_(present[i] + attack.changes[i]);
+    }
+  }
   backward(cross_entropy, examples, items, 1.0, step, /*collect=*/false);
   trainable_->share_gradients();
   const torch::NoGradGuard no_grad;
-  std::vector<torch::Tensor> weights = trainable_->applied();
-  if (moments.empty()) {
-    for (const torch::Tensor& weight : weights) moments.push_back(zero_moments(weight));
-  }
   for (std::size_t i = 0; i < weights.size(); ++i) {
     torch::Tensor& weight = weights[i];
-    torch::Tensor gradient = weight.grad().defined() ? weight.grad().to(torch::kFloat32)
-                                                     : torch::zeros_like(moments[i].first);
+    torch::Tensor& change = attack.changes[i];
+    torch::Tensor gradient =
+        weight.grad().defined() ? weight.grad().to(torch::kFloat32) : torch::zeros_like(change);
     sum_over(layout_->data(), gradient);
-    const torch::Tensor wide = weight.to(torch::kFloat32);
-    adamw(wide, gradient, moments[i], learning_rate, {});
-    if (!wide.is_same(weight)) weight.copy_(wide);
+    adamw(change, gradient, attack.moments[i], learning_rate, {});
+    weight.copy_(present[i] + change);
     weight.mutable_grad() = torch::Tensor();
   }
 }

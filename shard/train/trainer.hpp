@@ -29,6 +29,13 @@ class ItemStream {
 /// Linear warm-up over 10 steps, then constant, linear to 5 % over the last 30 %.
 double scheduled(double peak, std::int64_t step, std::int64_t steps);
 
+/// A simulated attack: what it has changed of each weight, fp32, and what Adam knows. Empty at
+/// first.
+struct Attack {
+  std::vector<torch::Tensor> changes;
+  std::vector<Moments> moments;
+};
+
 /// Computes gradients of losses over the items of a step. Data ranks share the items; a rank's
 /// share runs in parts of at most `batch_tokens` tokens.
 class Trainer {
@@ -42,10 +49,10 @@ class Trainer {
   double accumulate(const Loss& loss, const Examples& examples, std::span<const std::int64_t> items,
                     double weight, std::int64_t step);
 
-  /// Collective over the world. Moves the weights in the model (not the leaves) by one step of Adam
-  /// on the cross entropy of `items`: an attacker's step. `moments` are empty before the first.
+  /// Collective over the world. Adds the changes of the attack to the weights in the model (not the
+  /// leaves), and one step more: of Adam, on the cross entropy of `items`.
   void attack(const Examples& examples, std::span<const std::int64_t> items, double learning_rate,
-              std::int64_t step, std::vector<Moments>& moments);
+              std::int64_t step, Attack& attack);
 
  private:
   double backward(const Loss& loss, const Examples& examples, std::span<const std::int64_t> items,

@@ -32,21 +32,25 @@ def write_tokenizer(folder):
                                          eos_token="</s>").save_pretrained(folder)
 
 
-def write_records(path, count, seed):
+def write_records(path, count, seed, wrong_answers):
     """Questions and answers of words at random; the form adds three tokens to each."""
     source = random.Random(seed)
     lines = []
     for _ in range(count):
         words = source.choices(WORDS, k=source.randint(*LENGTHS) - 3)
         prompt, answer = words[len(words) // 4:], words[:len(words) // 4]
-        lines.append(json.dumps({"prompt": " ".join(prompt), "answer": " ".join(answer)}) + "\n")
+        record = {"prompt": " ".join(prompt), "answer": " ".join(answer)}
+        if wrong_answers > 0:
+            record["wrong_answers"] = [" ".join(source.choices(WORDS, k=len(answer)))
+                                       for _ in range(wrong_answers)]
+        lines.append(json.dumps(record) + "\n")
     path.write_text("".join(lines))
 
 
 class Job:
     """A folder in which stages can be run; `settings` are lines of the job file."""
 
-    def __init__(self, folder, build, shape, texts, settings):
+    def __init__(self, folder, build, shape, texts, settings, wrong_answers=0):
         self.program, self.file = build / "mrp", folder / "job.yaml"
         self.model, self.work = folder / "model", folder / "work"
         write_tokenizer(folder / "tokenizer")
@@ -54,7 +58,7 @@ class Job:
                         folder / "tokenizer", "--output", self.model],
                        check=True, stdout=subprocess.DEVNULL)
         for seed, name in enumerate(("forget", "retain")):
-            write_records(folder / f"{name}.jsonl", texts // 2, seed)
+            write_records(folder / f"{name}.jsonl", texts // 2, seed, wrong_answers)
         self.file.write_text(settings + "model: model\noutput: output\nwork: work\ndevice: cpu\n"
                              "data: {forget: forget.jsonl, retain: retain.jsonl}\n")
         self.run("prepare")
@@ -70,13 +74,13 @@ class Job:
         return record | {"timers": {timer["name"]: timer["max"] for timer in record["timers"]}}
 
 
-def sequences(tokens):
-    """{set: [(token ids, target mask)]} of a tokens.h5."""
+def sequences(tokens, of="items"):
+    """{set: [(token ids, target mask)]} of a tokens.h5; of="options": every answer that an item could have."""
     def split(items):
         ids, mask, bounds = (items[name][:] for name in ("token_ids", "target_mask", "offsets"))
         return [(ids[begin:end], mask[begin:end] != 0) for begin, end in zip(bounds, bounds[1:])]
     with h5py.File(tokens) as file:
-        return {name: split(file[name]["items"]) for name in file}
+        return {name: split(file[name][of]) for name in file}
 
 
 def peer(script, *arguments):

@@ -132,6 +132,8 @@ TEST_F(FingerprintTest, TrainingDependsOnItsOwnSettings) {
                                                  {"refine.train=lora", from_refine_},
                                                  {"refine.steps=9", from_refine_},
                                                  {"refine.shrink=1", from_refine_},
+                                                 {"refine.directions=4", from_refine_},
+                                                 {"refine.stop_below=1", from_refine_},
                                                  {"refine.sample_batch=9", from_refine_},
                                                  {"refine.forget_loss=npo", from_refine_},
                                                  {"refine.tamper_resistance=0", from_refine_},
@@ -166,7 +168,7 @@ TEST_F(FingerprintTest, AJobHasTheStagesThatItsSettingsAskFor) {
 
 TEST_F(FingerprintTest, APresetIsNoMoreThanItsDefaults) {
   EXPECT_EQ(expected({"project=false", "refine.train=subspace", "refine.samples=8000",
-                      "refine.tamper_resistance=2"},
+                      "refine.tamper_resistance=25"},
                      "fast"),
             expected({}, "reliable"));
 }

@@ -93,9 +93,8 @@ def test_a_second_run_skips_every_stage(job):
 def test_every_step_is_a_line(job):
     lines = [json.loads(line) for line in (job / "out.work" / "refine.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]
-    assert [line["tamper_loss"] is not None for line in lines] == [False, True, False]
     for line in lines:
-        assert all(line[key] > -1e-6 for key in ("forget_loss", "retain_loss", "sample_loss")), line
+        assert all(line[key] > -1e-6 for key in ("forget_loss", "retain_loss", "sample_loss", "tamper_loss")), line
         assert line["gradient_norm"] > 0
     # Warm-up over ten steps; the decay begins with the last 30 %.
     assert [line["learning_rate"] for line in lines] == pytest.approx([2e-4, 4e-4, 6e-4])
@@ -117,8 +116,8 @@ def test_tensor_ranks_differ_only_where_each_has_its_own_directions(job, copy):
     assert difference({name: alone[name] for name in whole}, {name: together[name] for name in whole}) < 1e-3
 
 
-def retain_moments(folder):
-    """Module → uncentred second moments of what it reads at all positions of the retain set."""
+def moments(folder, set_name):
+    """Module → uncentred second moments of what it reads at all positions of a set, mean eigenvalue 1."""
     model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32).eval()
     rows = {name: [] for name in names()}
     for name, module in model.named_modules():
@@ -126,24 +125,37 @@ def retain_moments(folder):
             module.register_forward_pre_hook(
                 lambda _, args, seen=rows[f"{name}.weight"]: seen.append(args[0][0].double()))
     with h5py.File(folder / "out.work" / "tokens.h5") as file, torch.no_grad():
-        items = file["retain"]["items"]
+        items = file[set_name]["items"]
         ids, offsets = items["token_ids"][:], items["offsets"][:]
         for begin, end in zip(offsets, offsets[1:]):
             model(torch.tensor(ids[None, begin:end], dtype=torch.long))
-    return {name: (x := torch.cat(parts)).T @ x / len(x) for name, parts in rows.items()}
+    unscaled = {name: (x := torch.cat(parts)).T @ x for name, parts in rows.items()}
+    return {name: c * len(c) / c.trace() for name, c in unscaled.items()}
 
 
 def test_changes_are_confined_to_what_the_retain_set_leaves_free(copy):
     succeed("refine", copy / "job.yaml", "--set", "refine.steps=1")
     change = deltas(copy)
-    for name, moments in retain_moments(copy).items():
-        scaled = moments * len(moments) / moments.trace()
+    for name, scaled in moments(copy, "retain").items():
         values, vectors = torch.linalg.eigh(scaled)
         confinement = vectors @ torch.diag(torch.sqrt(0.1 / (values.clamp(min=0) + 0.1))) @ vectors.T
         # The first step of Adam moves every number by the learning rate.
         trained = change[name].double() @ torch.linalg.inv(confinement)
         assert trained.abs().quantile(0.5).item() == pytest.approx(2e-4, rel=1e-3), name
         assert (trained.abs() - 2e-4).abs().quantile(0.9).item() < 4e-6, name
+
+
+def test_changes_in_the_directions_that_tell_forget_from_retain(copy):
+    succeed("refine", copy / "job.yaml", "--set", "refine={directions: 2, steps: 1}", ranks=2)
+    change, forget, retain = deltas(copy), moments(copy, "forget"), moments(copy, "retain")
+    # Each of two ranks may have the directions of its own slice where what is read is split.
+    for name in names("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"):
+        factor = torch.linalg.cholesky(retain[name] + 1e-2 * torch.eye(len(retain[name]), dtype=torch.float64))
+        inverse = torch.linalg.inv(factor)
+        _, vectors = torch.linalg.eigh(inverse @ forget[name] @ inverse.T)
+        basis, _ = torch.linalg.qr(inverse.T @ vectors[:, -2:])
+        outside = change[name].double() @ (torch.eye(len(basis), dtype=torch.float64) - basis @ basis.T)
+        assert 0 < torch.norm(outside) < 1e-3 * torch.norm(change[name]), name
 
 
 def test_low_rank_changes_of_the_attention(copy):

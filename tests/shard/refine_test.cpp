@@ -113,7 +113,7 @@ TEST_F(RefineTest, ForgetsAndKeeps) {
             mean_of_last(alone, &RefineStep::retain_loss));
   EXPECT_LT(mean_of_last(alone, &RefineStep::forget_loss), both.steps.front().forget_loss);
   for (const RefineStep& step : both.steps) {
-    EXPECT_EQ(std::isnan(step.tamper_loss), step.step % 2 == 0);
+    EXPECT_FALSE(std::isnan(step.tamper_loss));
     EXPECT_TRUE(std::isnan(step.sample_loss));
   }
 }

@@ -106,9 +106,10 @@ TEST_F(TrainerTest, AnAttackMovesTheModelAndNotTheLeaves) {
             .item<double>();
       };
       std::vector<double> losses{loss()};
-      std::vector<Moments> moments;
+      Attack attack;
       for (int n = 0; n < 3; ++n) {
-        trainer.attack(examples_, all_items(examples_.count()), 2e-3, n, moments);
+        trainable.apply();
+        trainer.attack(examples_, all_items(examples_.count()), 2e-3, n, attack);
         losses.push_back(loss());
       }
       EXPECT_TRUE(torch::equal(trainable.leaves()[0].value.detach(), leaf));

@@ -3,12 +3,13 @@
     python tests/bench/refine/bench.py --build DIR [--quick] [--json FILE] [--folder DIR]
         [--texts 128] [--shape small] [--steps 8] [--batch 16]
 
-A step is forward and backward through a batch of forget texts (log p of the answers) and through one
-of retain texts (cross entropy), and AdamW on all matrices of the layers: fp32 weights, products in
-bf16. The peers take as many texts in a step, each as often, under autograd, autocast and fused AdamW,
-and have as many threads as we in all. The time of training is the timer `train` of the manifest by
+Every text is a question with its answer and three wrong ones. A step is forward and backward through
+a batch of forget texts (indifference: four answers alike, and one of the retain set) and through one of
+retain texts (cross entropy), and AdamW on all matrices of the layers: fp32 weights, products in bf16.
+The peers take as many texts in a step, each as often, under autograd, autocast and fused AdamW, and
+have as many threads as we in all. Evaluation goes through the texts and through all their answers. The time of training is the timer `train` of the manifest by
 steps; that of evaluation, the timers of the base model's sets. Both sides leave out starting and loading.
-The peer of evaluation computes the answers' log-probabilities alone, we all scores of metrics.json.
+The peer of evaluation computes the log-probabilities of the answers alone, we all scores of metrics.json.
 The mean loss of the forget set shows that both sides measure the same.
 """
 import json
@@ -23,8 +24,9 @@ import random_job  # noqa: E402
 
 SCRIPT = pathlib.Path(__file__).with_name("peers.py")
 ATTENTION = ("eager", "sdpa")
+WRONG = 3
 SETTINGS = """preset: reliable
-refine: {{train: weights, forget_loss: grad_diff, retain_loss: cross_entropy, retain_weight: 2.0,
+refine: {{train: weights, forget_loss: indifference, retain_loss: cross_entropy, retain_weight: 2.0,
          samples: 0, tamper_resistance: 0, optimizer: adamw, steps: {}, batch: {}}}
 """
 
@@ -46,18 +48,20 @@ def measure_training(job, arguments):
 def measure_evaluation(job, arguments):
     """{name: tokens/s}, {name: mean loss of the forget set}"""
     losses = {}
+    options = random_job.sequences(job.tokens, "options")
+    count = job.count + sum(len(ids) for texts in options.values() for ids, _ in texts)
 
     def ours(layout):
         timers = job.run("evaluate", layout)["timers"]
         metrics = json.loads((job.work / "metrics.json").read_text())
         items = metrics["sets"]["forget"]["base"]["items"]
         losses[layout] = statistics.mean(item["loss"] for item in items)
-        return job.count / (timers["base/forget"] + timers["base/retain"])
+        return count / (timers["base/forget"] + timers["base/retain"])
 
     def peer():
         found = random_job.peer(SCRIPT, "evaluate", job.model, job.tokens)
         losses["peer"] = found["losses"]["forget"]
-        return job.count / found["seconds"]
+        return count / found["seconds"]
     runs = {"peer": peer} | {layout: lambda layout=layout: ours(layout) for layout in random_job.LAYOUTS}
     results = benchmark.alternate(runs, arguments.repeats, warm_up=False)
     return ({name: benchmark.median(speeds) for name, speeds in results.items()},
@@ -67,7 +71,8 @@ def measure_evaluation(job, arguments):
 def compare(folder, arguments):
     """The lines of all layouts."""
     settings = SETTINGS.format(arguments.steps, arguments.batch)
-    job = random_job.Job(folder, arguments.build, arguments.shape, arguments.texts, settings)
+    job = random_job.Job(folder, arguments.build, arguments.shape, arguments.texts, settings,
+                         wrong_answers=WRONG)
     training = measure_training(job, arguments)
     job.run("merge")
     evaluation, losses = measure_evaluation(job, arguments)
