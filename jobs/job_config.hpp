@@ -88,7 +88,7 @@ struct JobConfig {
     std::int64_t sample_batch = 48;
     double sample_weight = 6;
     std::int64_t sample_tokens = 128;
-    std::int64_t tamper_resistance = 25;
+    std::int64_t tamper_resistance = 50;
     double tamper_weight = 4;
     bool agree_signs = false;
   } refine;

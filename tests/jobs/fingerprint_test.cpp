@@ -168,7 +168,7 @@ TEST_F(FingerprintTest, AJobHasTheStagesThatItsSettingsAskFor) {
 
 TEST_F(FingerprintTest, APresetIsNoMoreThanItsDefaults) {
   EXPECT_EQ(expected({"project=false", "refine.train=subspace", "refine.samples=8000",
-                      "refine.tamper_resistance=25"},
+                      "refine.tamper_resistance=50"},
                      "fast"),
             expected({}, "reliable"));
 }

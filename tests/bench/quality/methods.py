@@ -44,7 +44,7 @@ METHODS = {
     "simnpo": baseline("simnpo"),
     "rmu": baseline("rmu"),
     # Masked by the signs of both gradients; the attacked copies are its meta-learning.
-    "mudman": baseline("gradient_ascent", agree_signs=True, tamper_resistance=25),
+    "mudman": baseline("gradient_ascent", agree_signs=True, tamper_resistance=50),
     # No method: the control that was trained on the questions too, before anything is done to it.
     "control_questions": Method(FAST, model="control_questions", side="base"),
 }
