@@ -64,30 +64,14 @@ struct Passes {
   Count tokens_of_rank = 0;  ///< of the data rank with the most
 };
 
-Passes plan_passes(const io::Sequences& sequences, std::int64_t budget, int data) {
+/// shape(data rank, round): rows of a batch and their length.
+template <class Shape>
+Passes count_passes(int data, std::int64_t rounds, Shape shape) {
   Passes passes;
-  const auto plan =
-      shard::plan_batches(sequences, shard::all_items(sequences.count()), data, budget);
-  for (const auto& batches : plan.batches) {
-    Count own = 0;
-    for (const dist::Range batch : batches) {
-      const auto longest = static_cast<Count>(sequences.length(plan.members(batch).back()));
-      own += static_cast<Count>(batch.size()) * longest;
-      passes.squares += static_cast<Count>(batch.size()) * longest * longest;
-    }
-    passes.tokens += own;
-    passes.tokens_of_rank = std::max(passes.tokens_of_rank, own);
-  }
-  return passes;
-}
-
-Passes plan_packed(const io::Sequences& sequences, std::int64_t budget, int data) {
-  Passes passes;
-  const shard::PackedPlan plan(sequences, data, budget);
   for (int rank = 0; rank < data; ++rank) {
     Count own = 0;
-    for (std::int64_t round = 0; round < plan.rounds(); ++round) {
-      const auto [rows, length] = plan.shape(rank, round);
+    for (std::int64_t round = 0; round < rounds; ++round) {
+      const auto [rows, length] = shape(rank, round);
       own += static_cast<Count>(rows) * static_cast<Count>(length);
       passes.squares += static_cast<Count>(rows) * static_cast<Count>(length * length);
     }
@@ -95,6 +79,21 @@ Passes plan_packed(const io::Sequences& sequences, std::int64_t budget, int data
     passes.tokens_of_rank = std::max(passes.tokens_of_rank, own);
   }
   return passes;
+}
+
+Passes plan_passes(const io::Sequences& sequences, std::int64_t budget, int data) {
+  const auto plan =
+      shard::plan_batches(sequences, shard::all_items(sequences.count()), data, budget);
+  return count_passes(data, plan.rounds(), [&](int rank, std::int64_t round) {
+    const auto members = plan.members(plan.batch(rank, round));
+    return std::pair(std::ssize(members), members.empty() ? 0 : sequences.length(members.back()));
+  });
+}
+
+Passes plan_packed(const io::Sequences& sequences, std::int64_t budget, int data) {
+  const shard::PackedPlan plan(sequences, data, budget);
+  return count_passes(data, plan.rounds(),
+                      [&](int rank, std::int64_t round) { return plan.shape(rank, round); });
 }
 
 /// The formulas of one job.
