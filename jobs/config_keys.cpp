@@ -191,6 +191,10 @@ std::vector<Key> guard_keys() {
   return {
       real("refine.softness", MRP_FIELD(refine.softness), "a number above 0", is_positive,
            "train subspace: small keeps changes away from what the retain set uses"),
+      real("refine.output_softness", MRP_FIELD(refine.output_softness), "a number, 0 or above",
+           is_not_negative,
+           "train subspace: small keeps changes away from outputs on which the predictions of the "
+           "samples (without samples: of the retain set) hang; 0: outputs are not confined"),
       integer("refine.directions", MRP_FIELD(refine.directions), 0, kMillion,
               "train subspace: how many directions of a site a change may use, those that tell "
               "forget from retain best; 0: all, weighed by softness"),

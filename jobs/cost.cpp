@@ -1,14 +1,15 @@
 #include "jobs/cost.hpp"
 
 #include <algorithm>
-#include <array>
 #include <numeric>
 
 #include "jobs/model_setup.hpp"
+#include "jobs/model_size.hpp"
 #include "jobs/stages.hpp"
 #include "shard/batches.hpp"
 #include "shard/capture.hpp"
 #include "shard/evaluate/packed_plan.hpp"
+#include "shard/train/confine.hpp"
 #include "solver/schedule.hpp"
 #include "solver/subspace.hpp"
 
@@ -19,43 +20,6 @@ using shard::Side, shard::Site, shard::SiteModule;
 using Count = double;  // of elements, tokens or bytes: products of them exceed 64 bits
 
 constexpr Count kMebibyte = 1 << 20;
-
-/// Elements of the matrices of one layer that read from a site.
-Count elements(const io::ModelConfig& model, SiteModule module) {
-  const auto hidden = static_cast<Count>(model.hidden_size);
-  const auto head = static_cast<Count>(model.head_dim);
-  switch (module) {
-    case SiteModule::qkv:
-      return hidden * head * static_cast<Count>(model.heads + 2 * model.kv_heads);
-    case SiteModule::o_proj:
-      return hidden * head * static_cast<Count>(model.heads);
-    case SiteModule::gate_up:
-      return 2 * hidden * static_cast<Count>(model.intermediate_size);
-    case SiteModule::down_proj:
-      return hidden * static_cast<Count>(model.intermediate_size);
-    case SiteModule::stream:
-      break;
-  }
-  return 0;
-}
-
-constexpr std::array kLinear = {SiteModule::qkv, SiteModule::o_proj, SiteModule::gate_up,
-                                SiteModule::down_proj};
-
-Count layer_elements(const io::ModelConfig& model) {
-  Count sum = 0;
-  for (const SiteModule module : kLinear) sum += elements(model, module);
-  return sum;
-}
-
-/// Of the embedding or of the head.
-Count vocabulary_elements(const io::ModelConfig& model) {
-  return static_cast<Count>(model.vocab_size) * static_cast<Count>(model.hidden_size);
-}
-
-Count matrices(const io::ModelConfig& model, std::int64_t layers) {
-  return static_cast<Count>(layers) * layer_elements(model);
-}
 
 /// Sequences that run together, and those of them with their padding.
 struct Passes {
@@ -194,10 +158,18 @@ class Costs {
     const Count tokens = tokens_a_step();
     const Count trained = trained_elements(), own = trained / spread_.tensor;
     const Count attacks = refine.tamper_resistance > 0 ? 1 : 0;
-    // Forward, and twice that back. S is applied once a step to what is trained, and once to its
-    // gradient.
+    // Forward, and twice that back. S and T are applied once a step to what is trained, and once to
+    // its gradient: by two factors, or as one matrix.
+    Count confining = 0, measured = 0, kept = 0;
+    for (const auto& [width, weights] : confined()) {
+      const auto directions =
+          static_cast<Count>(shard::confined_directions(static_cast<std::int64_t>(width)));
+      confining += 2 * 2 * std::min(2 * directions, width) * weights;
+      measured += 4 * width * width;
+      kept += 4 * width * directions;
+    }
     cost.operations =
-        steps * (3 * (2 * matrices(model_, model_.layers) * tokens + head(tokens)) + confining());
+        steps * (3 * (2 * matrices(model_, model_.layers) * tokens + head(tokens)) + confining);
     cost.sent =
         3 * all_reduce(steps * tokens / spread_.data, 1 + 2 * static_cast<Count>(model_.layers)) +
         (spread_.data > 1 ? steps * own * 4 * (1 + attacks) : 0);
@@ -205,8 +177,8 @@ class Costs {
     cost.written = trained * 4;
     // Weights before and as they are; leaves, their gradients, and the optimizer's two moments. Of
     // the simulated attack, its change, its moments, and the weights that it sets out from.
-    cost.memory = model_memory() +
-                  own * (width_ + 4 + 4 + 8.0 / spread_.data + attacks * (width_ + 12)) +
+    const Count training = own * (width_ + 4 + 4 + 8.0 / spread_.data + attacks * (width_ + 12));
+    cost.memory = model_memory() + std::max(measured, kept + training) +
                   static_cast<Count>(model_.layers) * activations();
     return cost;
   }
@@ -298,17 +270,29 @@ class Costs {
     return sum * static_cast<Count>(model_.layers);
   }
 
-  /// Applying S, width × width, to a weight costs twice the width for each of its elements.
-  Count confining() const {
-    if (job_.config.refine.train != JobConfig::Train::subspace) return 0;
-    Count sum = 0;
-    for (const std::string& name : job_.config.refine.modules) {
+  /// An S or a T of a rank, and the elements of the weights of all ranks on which such act.
+  struct Confined {
+    Count width, weights;
+  };
+
+  std::vector<Confined> confined() const {
+    const auto& refine = job_.config.refine;
+    std::vector<Confined> all;
+    if (refine.train != JobConfig::Train::subspace) return all;
+    for (const std::string& name : refine.modules) {
       const Site site = Site::parse("layers.0." + name + ".input");
-      const Count own =
-          static_cast<Count>(site.width(model_)) / (site.is_split() ? spread_.tensor : 1);
-      sum += 2 * 2 * own * elements(model_, site.module);
+      const auto width = static_cast<Count>(site.width(model_));
+      const Count inputs = site.is_split() ? spread_.tensor : 1;
+      const Count outputs = site.is_split() ? 1 : spread_.tensor;
+      for (std::int64_t layer = 0; layer < model_.layers; ++layer) {
+        all.push_back({width / inputs, elements(model_, site.module)});
+        if (refine.output_softness == 0) continue;
+        for (const Count height : heights(model_, site.module)) {
+          all.push_back({height / outputs, height * width});
+        }
+      }
     }
-    return sum * static_cast<Count>(model_.layers);
+    return all;
   }
 
   Count mean_length(const io::Sequences& sequences) const {
@@ -350,12 +334,6 @@ class Costs {
 };
 
 }  // namespace
-
-double weight_elements(const io::ModelConfig& model) {
-  // One matrix where the head is the embedding.
-  return matrices(model, model.layers) +
-         vocabulary_elements(model) * (model.tie_word_embeddings ? 1 : 2);
-}
 
 std::vector<StageCost> stage_costs(const Job& job, const io::Checkpoint& checkpoint,
                                    const io::ModelConfig& model, const io::TokenDataset& tokens,

@@ -15,9 +15,6 @@
 
 namespace mrp::jobs {
 
-/// Elements of all matrices of a model.
-double weight_elements(const io::ModelConfig& model);
-
 /// How a job is spread.
 struct Spread {
   int tensor = 1;

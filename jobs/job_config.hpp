@@ -78,6 +78,7 @@ struct JobConfig {
     double learning_rate = 1e-3;
     Optimizer optimizer = Optimizer::adamw;
     double softness = 0.1;
+    double output_softness = 0.1;
     std::int64_t directions = 0;
     double shrink = 0;
     std::vector<std::string> modules{"qkv", "o_proj", "gate_up", "down_proj"};

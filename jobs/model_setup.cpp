@@ -12,7 +12,7 @@
 #include "dist/error.hpp"
 #include "dist/log.hpp"
 #include "io/file.hpp"
-#include "jobs/cost.hpp"
+#include "jobs/model_size.hpp"
 #include "shard/model/architecture.hpp"
 
 namespace mrp::jobs {

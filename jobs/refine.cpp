@@ -169,8 +169,9 @@ void refine(Job& job) {
   const io::TokenSet& forget = tokens.set("forget");
   const io::TokenSet& retain = tokens.set("retain");
   const auto matched = dist::agree(world, [&] { return matched_set(job, tokens); });
+  const io::TokenSet kept = with_earlier(retain, tokens);
   shard::Trainable trainable(
-      model, trainable_options(job, model, layout, forget, with_earlier(retain, tokens)));
+      model, trainable_options(job, model, layout, forget, kept, matched ? *matched : kept));
   const shard::RefineOptions options = refine_options(job, model);
   dist::log::info(fmt::format("refine: {} numbers are trained on this rank, {} steps",
                               trainable.count(), options.steps));

@@ -16,9 +16,6 @@ namespace {
 using Train = JobConfig::Train;
 using Forget = JobConfig::ForgetLoss;
 
-/// Sites wider than this keep only their largest eigenvalues: what the others do to S is small.
-constexpr std::int64_t kAllDirections = 2048;
-
 shard::SiteModule site_module(const std::string& name) {
   return shard::Site::parse("layers.0." + name + ".input").module;
 }
@@ -100,7 +97,8 @@ std::map<shard::Site, torch::Tensor> initial_projections(const Job& job,
 
 shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model,
                                           const dist::ParallelLayout& layout,
-                                          const io::TokenSet& forget, const io::TokenSet& kept) {
+                                          const io::TokenSet& forget, const io::TokenSet& kept,
+                                          const io::TokenSet& predicted) {
   const auto& refine = job.config.refine;
   shard::TrainableOptions options;
   options.form = train_form(refine.train);
@@ -118,6 +116,14 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
   const auto moments_of = [&](const io::TokenSet& set) {
     return shard::input_moments(model, layout, set, batch_tokens(job.config, model));
   };
+  if (refine.train == Train::subspace && refine.output_softness > 0) {
+    const auto gradients = shard::gradient_moments(model, layout, predicted, options.modules);
+    for (const auto& [name, blocks] : gradients) {
+      for (const torch::Tensor& moments : blocks) {
+        options.outputs[name].push_back(shard::soft_confinement(moments, refine.output_softness));
+      }
+    }
+  }
   const auto kept_moments = moments_of(kept);
   if (refine.train == Train::subspace && refine.directions > 0) {
     for (const auto& [site, moments] : moments_of(forget)) {
@@ -126,9 +132,7 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
     return options;
   }
   for (const auto& [site, moments] : kept_moments) {
-    const std::int64_t width = moments.size(0);
-    options.confinement[site] =
-        shard::soft_confinement(moments, refine.softness, width > kAllDirections ? width / 8 : 0);
+    options.confinement[site] = shard::soft_confinement(moments, refine.softness);
   }
   return options;
 }

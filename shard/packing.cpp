@@ -91,6 +91,11 @@ class Writer {
 
 }  // namespace
 
+TokenSpan up_to_last_target(TokenSpan tokens, std::span<const std::uint8_t> mask) {
+  const auto behind = std::find(mask.rbegin(), mask.rend(), std::uint8_t{1}).base();
+  return tokens.first(std::max<std::size_t>(static_cast<std::size_t>(behind - mask.begin()), 1));
+}
+
 std::vector<PrefixGroup> prefix_groups(std::span<const TokenSpan> sequences) {
   std::vector<PrefixGroup> groups;
   std::int64_t longest = 0, sum = 0;  // of the members of the last group

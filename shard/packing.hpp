@@ -14,6 +14,10 @@ namespace mrp::shard {
 
 using TokenSpan = std::span<const std::int32_t>;
 
+/// The beginning of a sequence that predicts its targets: `mask[t]` is 1 where token t predicts
+/// one. At least one token.
+TokenSpan up_to_last_target(TokenSpan tokens, std::span<const std::uint8_t> mask);
+
 /// Neighbours that begin alike: their common prefix once, behind it the rest of each.
 struct PrefixGroup {
   dist::Range members;

@@ -1,23 +1,11 @@
 #include "shard/evaluate/packed_plan.hpp"
 
-#include <algorithm>
-
 namespace mrp::shard {
-namespace {
-
-TokenSpan up_to_last_target(const io::Sequences& sequences, std::int64_t i) {
-  const auto mask = sequences.mask(i);
-  const auto behind = std::find(mask.rbegin(), mask.rend(), std::uint8_t{1}).base();
-  return sequences.tokens(i).first(
-      std::max<std::size_t>(static_cast<std::size_t>(behind - mask.begin()), 1));
-}
-
-}  // namespace
 
 PackedPlan::PackedPlan(const io::Sequences& sequences, int data_ranks, std::int64_t batch_tokens)
     : sequences_(&sequences) {
   for (std::int64_t i = 0; i < sequences.count(); ++i) {
-    spans_.push_back(up_to_last_target(sequences, i));
+    spans_.push_back(up_to_last_target(sequences.tokens(i), sequences.mask(i)));
   }
   groups_ = prefix_groups(spans_);
   std::vector<std::int64_t> lengths;

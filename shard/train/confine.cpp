@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <optional>
-#include <vector>
+#include <utility>
 
 #include "dist/log.hpp"
 #include "shard/batches.hpp"
+#include "shard/train/examples.hpp"
 #include "shard/train/optimizer.hpp"
+#include "shard/train/pass.hpp"
 
 namespace mrp::shard {
 namespace {
@@ -25,10 +28,59 @@ std::map<Site, torch::Tensor> no_moments(CausalLM& model) {
   return moments;
 }
 
-/// To mean eigenvalue 1, in fp64.
+/// To mean eigenvalue 1, in fp64; zero stays zero.
 torch::Tensor scaled(const torch::Tensor& moments) {
   const double mean = moments.trace().item<double>() / static_cast<double>(moments.size(0));
-  return moments.to(torch::kFloat64) / mean;
+  return moments.to(torch::kFloat64) / std::max(mean, std::numeric_limits<double>::min());
+}
+
+/// The linear weights that read `modules` gather gradients while this lives.
+class LinearGradients {
+ public:
+  LinearGradients(CausalLM& model, const std::vector<SiteModule>& modules) : model_(&model) {
+    for (const Parameter& parameter : model.parameters()) {
+      if (!parameter.input) continue;
+      if (!modules.empty() && std::ranges::count(modules, parameter.input->module) == 0) continue;
+      originals_.push_back(*parameter.value);
+      *parameter.value = parameter.value->detach().requires_grad_();
+      parameters_.push_back(parameter);
+    }
+  }
+  ~LinearGradients() {
+    for (std::size_t i = 0; i < parameters_.size(); ++i) *parameters_[i].value = originals_[i];
+  }
+  LinearGradients(const LinearGradients&) = delete;
+  LinearGradients& operator=(const LinearGradients&) = delete;
+
+  /// Collective over the tensor ranks. Calls visit(parameter, gradient fp32) for the gradients of
+  /// Σ log p of the targets of `examples`.
+  template <class Visit>
+  void visit(std::span<const Example> examples, Visit visit) {
+    log_probability(run(*model_, examples)).sum().backward();
+    const torch::NoGradGuard no_grad;
+    for (const Parameter& parameter : parameters_) {
+      share_gradient(parameter);
+      torch::Tensor& gradient = parameter.value->mutable_grad();
+      if (gradient.defined()) visit(parameter, gradient.to(torch::kFloat32));
+      gradient = torch::Tensor();
+    }
+  }
+  const std::vector<Parameter>& parameters() const { return parameters_; }
+
+ private:
+  CausalLM* model_;
+  std::vector<Parameter> parameters_;
+  std::vector<torch::Tensor> originals_;
+};
+
+/// Zero, of the blocks of rows of a weight.
+std::vector<torch::Tensor> no_row_moments(const Parameter& parameter) {
+  std::vector<torch::Tensor> moments;
+  const auto fp32 = parameter.value->options().dtype(torch::kFloat32).requires_grad(false);
+  for (const WeightBlock& block : parameter.blocks) {
+    moments.push_back(torch::zeros({block.rows.size(), block.rows.size()}, fp32));
+  }
+  return moments;
 }
 
 }  // namespace
@@ -73,12 +125,56 @@ std::map<Site, torch::Tensor> input_moments(CausalLM& model, const dist::Paralle
   return moments;
 }
 
-Confinement soft_confinement(const torch::Tensor& moments, double softness,
-                             std::int64_t directions) {
+std::map<std::string, std::vector<torch::Tensor>> gradient_moments(
+    CausalLM& model, const dist::ParallelLayout& layout, const io::TokenSet& set,
+    const std::vector<SiteModule>& modules) {
+  constexpr std::int64_t kMost = 2048, kBatch = 16;
+  const Examples examples(set);
+  const std::int64_t count = std::min(examples.count(), kMost);
+  LinearGradients linears(model, modules);
+  std::map<std::string, std::vector<torch::Tensor>> moments;
+  for (const Parameter& parameter : linears.parameters()) {
+    moments[parameter.name] = no_row_moments(parameter);
+  }
+  dist::log::Progress progress(fmt::format("gradient moments {}", set.name), count, "sequences");
+  const std::int64_t stride = kBatch * layout.data().size();
+  for (std::int64_t first = 0; first < count; first += stride) {
+    std::vector<Example> batch;
+    const std::int64_t begin = first + kBatch * layout.data().rank();
+    for (std::int64_t i = begin; i < std::min(begin + kBatch, count); ++i) {
+      batch.push_back(examples.item(i));
+    }
+    if (!batch.empty()) {
+      linears.visit(batch, [&](const Parameter& parameter, const torch::Tensor& gradient) {
+        std::int64_t row = 0;
+        for (torch::Tensor& block : moments.at(parameter.name)) {
+          const torch::Tensor g = gradient.narrow(0, row, block.size(0));
+          block.addmm_(g, g.t());
+          row += block.size(0);
+        }
+      });
+    }
+    progress.advance(std::min(stride, count - first));
+  }
+  for (const Parameter& parameter : linears.parameters()) {
+    for (torch::Tensor& block : moments.at(parameter.name)) {
+      sum_over(layout.data(), block);
+      // Each rank has gone over its own columns.
+      if (parameter.input->is_split()) block = model.collectives().all_reduce(block);
+    }
+  }
+  return moments;
+}
+
+std::int64_t confined_directions(std::int64_t width) {
+  constexpr std::int64_t kAll = 2048;
+  return width > kAll ? width / 8 : width;
+}
+
+Confinement soft_confinement(const torch::Tensor& moments, double softness) {
   const torch::NoGradGuard no_grad;
-  const std::int64_t width = moments.size(0);
+  const std::int64_t width = moments.size(0), r = confined_directions(width);
   const auto [eigenvalues, vectors] = torch::linalg_eigh(scaled(moments));
-  const std::int64_t r = directions == 0 ? width : std::min(directions, width);
   const torch::Tensor top = eigenvalues.narrow(0, width - r, r).clamp_min(0.0);
   const torch::Tensor damping = 1.0 - torch::sqrt(softness / (top + softness));
   return {vectors.narrow(1, width - r, r).to(torch::kFloat32).contiguous(),

@@ -77,13 +77,11 @@ void add_letters(Pass& pass, std::span<const Example> examples, const PackedBatc
       entries(*pass.model, pass.model->local_logits(selected), tokens.to(states.device()));
 }
 
-/// What is behind the last position that predicts something need not run.
-TokenSpan up_to_last_target(const Example& example) {
-  std::size_t end = static_cast<std::size_t>(example.letter_position + 1);
-  for (std::size_t t = 0; t + 1 < example.tokens.size(); ++t) {
-    if (example.mask[t] != 0) end = std::max(end, t + 1);
-  }
-  return std::span(example.tokens).first(std::max<std::size_t>(end, 1));
+/// What is behind the last position that predicts a token or a letter need not run.
+TokenSpan needed(const Example& example) {
+  const std::size_t targets = up_to_last_target(example.tokens, example.mask).size();
+  const auto letter = static_cast<std::size_t>(example.letter_position + 1);
+  return TokenSpan(example.tokens).first(std::max(targets, letter));
 }
 
 }  // namespace
@@ -99,7 +97,7 @@ Pass run(const CausalLM& model, std::span<const Example> examples) {
   pass.model = &model;
   pass.examples = std::ssize(examples);
   std::vector<TokenSpan> sequences;
-  for (const Example& example : examples) sequences.push_back(up_to_last_target(example));
+  for (const Example& example : examples) sequences.push_back(needed(example));
   const PackedBatch batch = pack(sequences);
   std::vector<std::int64_t> rows, targets, owners;
   for (std::size_t i = 0; i < examples.size(); ++i) {

@@ -36,15 +36,12 @@ class Tamper {
     const std::int64_t age = step % kSaveEvery % options_->tamper_steps;
     if (age == 0) begin(step);
     const std::int64_t batch = std::max<std::int64_t>(options_->batch / 2, 1);
-    const double warm_up = std::min(1.0, static_cast<double>(age + 1) / kWarmUp);
-    trainer_->attack(*forget_, known_->next(batch), rate_ * warm_up, step, attack_);
+    trainer_->attack(*forget_, known_->next(batch), rate_ * warm_up(age), step, attack_);
     return trainer_->accumulate(options_->forget_loss, *forget_, hidden_->next(batch),
                                 options_->tamper_weight, step);
   }
 
  private:
-  static constexpr double kWarmUp = 10;
-
   void begin(std::int64_t step) {
     std::mt19937_64 random = LossContext{nullptr, forget_, options_->seed, step}.random(0, 1);
     auto items = all_items(forget_->count());

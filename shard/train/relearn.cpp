@@ -124,7 +124,7 @@ std::vector<std::pair<std::int64_t, SetMetrics>> attack(CausalLM& model,
     optimizer.zero_gradients();
     trainer.accumulate(cross_entropy, forms, items.next(options.batch), 1.0, step);
     optimizer.reduce();
-    optimizer.step(options.learning_rate * std::min(1.0, static_cast<double>(step + 1) / 10));
+    optimizer.step(options.learning_rate * warm_up(step));
     trainable.apply();
     if (std::count(options.steps.begin(), options.steps.end(), step + 1) > 0) score(step + 1);
   }

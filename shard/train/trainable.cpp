@@ -12,9 +12,36 @@ namespace {
 
 using Leaves = std::span<const torch::Tensor>;
 
-/// x S for rows x.
-torch::Tensor confine(const torch::Tensor& x, const Confinement& s) {
-  return x - torch::matmul(torch::matmul(x, s.u) * s.damping, s.u.t());
+/// S, to be applied in each step: as one matrix where that is cheaper than by its factors.
+class Confiner {
+ public:
+  explicit Confiner(const Confinement& s) : s_(s) {
+    const std::int64_t width = s.u.size(0);
+    if (2 * s.u.size(1) <= width) return;
+    whole_ = torch::eye(width, s.u.options()) - torch::matmul(s.u * s.damping, s.u.t());
+    s_ = {};
+  }
+  /// x S for rows x.
+  torch::Tensor operator()(const torch::Tensor& x) const {
+    if (whole_.defined()) return torch::matmul(x, whole_);
+    return x - torch::matmul(torch::matmul(x, s_.u) * s_.damping, s_.u.t());
+  }
+  std::int64_t width() const { return whole_.defined() ? whole_.size(0) : s_.u.size(0); }
+
+ private:
+  torch::Tensor whole_;
+  Confinement s_;
+};
+
+/// T X, each block of rows confined by its own.
+torch::Tensor confine_rows(const torch::Tensor& x, const std::vector<Confiner>& blocks) {
+  std::vector<torch::Tensor> parts;
+  std::int64_t begin = 0;
+  for (const Confiner& t : blocks) {
+    parts.push_back(t(x.narrow(0, begin, t.width()).t()).t());
+    begin += t.width();
+  }
+  return torch::cat(parts);
 }
 
 /// Normal numbers that depend on the seed and the name only, so that ranks agree.
@@ -39,6 +66,13 @@ bool selected(const Parameter& parameter, const TrainableOptions& options) {
 }
 
 }  // namespace
+
+void share_gradient(const Parameter& parameter) {
+  if (parameter.sharers == nullptr || !parameter.value->grad().defined()) return;
+  torch::Tensor shared =
+      parameter.value->grad().narrow(0, parameter.shared_rows.begin, parameter.shared_rows.size());
+  shared.copy_(parameter.sharers->all_reduce(shared.clone()));
+}
 
 Trainable::Trainable(CausalLM& model, const TrainableOptions& options) : model_(&model) {
   MRP_EXPECT(!options.everything || options.form == TrainForm::weights);
@@ -95,9 +129,9 @@ void Trainable::add_linear(const Parameter& parameter, const TrainableOptions& o
           random_matrix(options.rank, inputs, 1.0 / std::sqrt(double(inputs)), options.seed, own),
           rows_split, rows_split);
       add_leaf(weight, torch::zeros({outputs, options.rank}), !rows_split, !rows_split);
-      const auto s = confined ? std::optional(confinement->second) : std::nullopt;
+      const auto s = confined ? std::optional<Confiner>(confinement->second) : std::nullopt;
       weight.value = [s, scale = options.lora_scale](const torch::Tensor& w, Leaves leaves) {
-        const torch::Tensor a = s ? confine(leaves[0], *s) : leaves[0];
+        const torch::Tensor a = s ? (*s)(leaves[0]) : leaves[0];
         return w + torch::matmul(leaves[1], a) * scale;
       };
       break;
@@ -120,19 +154,27 @@ void Trainable::add_linear(const Parameter& parameter, const TrainableOptions& o
 void Trainable::add_subspace(Weight& weight, const TrainableOptions& options) {
   const Site site = *weight.parameter.input;
   const torch::Tensor start = -options.shrink * weight.base.to(torch::kFloat32);
+  std::function<torch::Tensor(const torch::Tensor&)> times_s;
   if (const auto basis = options.bases.find(site); basis != options.bases.end()) {
     add_leaf(weight, torch::matmul(start, basis->second), false, false);
-    weight.value = [s = basis->second](const torch::Tensor& w, Leaves leaves) {
-      return w + torch::matmul(leaves[0], s.t());
-    };
-    return;
+    times_s = [s = basis->second](const torch::Tensor& m) { return torch::matmul(m, s.t()); };
+  } else {
+    const auto soft = options.confinement.find(site);
+    MRP_EXPECT(soft != options.confinement.end(), "no confinement for " + site.name());
+    times_s = Confiner(soft->second);
+    add_leaf(weight, times_s(start), false, false);
   }
-  const auto soft = options.confinement.find(site);
-  MRP_EXPECT(soft != options.confinement.end(), "no confinement for " + site.name());
-  add_leaf(weight, confine(start, soft->second), false, false);
-  weight.value = [s = soft->second](const torch::Tensor& w, Leaves leaves) {
-    return w + confine(leaves[0], s);
-  };
+  const auto t = options.outputs.find(weight.parameter.name);
+  if (t == options.outputs.end()) {
+    weight.value = [times_s](const torch::Tensor& w, Leaves leaves) {
+      return w + times_s(leaves[0]);
+    };
+  } else {
+    const std::vector<Confiner> blocks(t->second.begin(), t->second.end());
+    weight.value = [times_s, t = blocks](const torch::Tensor& w, Leaves leaves) {
+      return w + confine_rows(times_s(leaves[0]), t);
+    };
+  }
 }
 
 bool Trainable::add_projections(Weight& weight, const TrainableOptions& options) {
@@ -200,13 +242,7 @@ std::vector<torch::Tensor> Trainable::applied() const {
 }
 
 void Trainable::share_gradients() {
-  for (Weight& weight : weights_) {
-    const Parameter& parameter = weight.parameter;
-    if (parameter.sharers == nullptr || !parameter.value->grad().defined()) continue;
-    torch::Tensor shared = parameter.value->grad().narrow(0, parameter.shared_rows.begin,
-                                                          parameter.shared_rows.size());
-    shared.copy_(parameter.sharers->all_reduce(shared.clone()));
-  }
+  for (const Weight& weight : weights_) share_gradient(weight.parameter);
 }
 
 void Trainable::collect() {

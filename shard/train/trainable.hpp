@@ -17,14 +17,14 @@
 namespace mrp::shard {
 
 enum class TrainForm {
-  subspace,     ///< W = W₀ + M Sᵀ, S from the retain covariance; M is trained
+  subspace,     ///< W = W₀ + T M Sᵀ, S and T from moments of states and gradients; M is trained
   projections,  ///< W = W₀ P or P W₀, P = I − Q Qᵀ with Q = orth(A); A is trained
   lora,         ///< W = W₀ + (α / r) B A (arXiv 2106.09685)
   weights       ///< W itself
 };
 
-/// S = I − U diag(damping) Uᵀ of one site: symmetric, small along what the retain states use. Of a
-/// split site, each rank has its own block.
+/// I − U diag(damping) Uᵀ, symmetric: small along what is used. As S of a site along what the
+/// retain states use, of a split site for each rank's own slice.
 struct Confinement {
   torch::Tensor u;        ///< fp32 [local width × r], orthonormal columns
   torch::Tensor damping;  ///< fp32 [r], 1 − √(ε / (λ + ε))
@@ -33,12 +33,15 @@ struct Confinement {
 struct TrainableOptions {
   TrainForm form = TrainForm::subspace;
   std::map<Site, Confinement> confinement;  ///< sites without one are not confined
+  /// With `subspace`: T, by name of the weight, one for each of its blocks of rows: small along
+  /// what the predictions hang on. Weights without one have T = I.
+  std::map<std::string, std::vector<Confinement>> outputs;
   /// With `subspace`: S [local width × k] itself where M shall have k columns only (low form), fp32
   /// with orthonormal columns, instead of a confinement. Of a split site each rank has its own
   /// block.
   std::map<Site, torch::Tensor> bases;
   /// With `subspace`: M starts at −shrink W₀ S. 1: nothing is left of what the retain states hardly
-  /// use, W = W₀ (I − S²), and training brings back what is missed.
+  /// use, W = W₀ (I − S²) where T = I, and training brings back what is missed.
   double shrink = 0;
   /// Constant projectors that stay in the graph: W P with P = I − A Bᵀ, by site {A, B}.
   std::map<Site, std::pair<torch::Tensor, torch::Tensor>> projectors;
@@ -60,6 +63,9 @@ struct Leaf {
   dist::Range shared_rows{};  ///< held by `sharers` ranks: count once in norms
   int sharers = 1;
 };
+
+/// Collective over the tensor ranks. Completes the gradient of the rows that ranks share.
+void share_gradient(const Parameter& parameter);
 
 /// Takes over the weights of a model until it is destroyed, which puts the base weights back.
 class Trainable {

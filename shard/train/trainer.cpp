@@ -24,12 +24,16 @@ std::vector<std::int64_t> ItemStream::next(std::int64_t count) {
   return drawn;
 }
 
+double warm_up(std::int64_t step) {
+  constexpr double kSteps = 10;
+  return std::min(1.0, static_cast<double>(step + 1) / kSteps);
+}
+
 double scheduled(double peak, std::int64_t step, std::int64_t steps) {
-  constexpr double kWarmup = 10, kDecay = 0.3, kEnd = 0.05;
+  constexpr double kDecay = 0.3, kEnd = 0.05;
   const auto at = static_cast<double>(step), all = static_cast<double>(steps);
-  const double rise = std::min(1.0, (at + 1) / kWarmup);
   const double left = std::min(1.0, (all - at) / (kDecay * all));
-  return peak * rise * (kEnd + (1 - kEnd) * left);
+  return peak * warm_up(step) * (kEnd + (1 - kEnd) * left);
 }
 
 double Trainer::backward(const Loss& loss, const Examples& examples,

@@ -26,7 +26,10 @@ class ItemStream {
   std::mt19937_64 random_;
 };
 
-/// Linear warm-up over 10 steps, then constant, linear to 5 % over the last 30 %.
+/// Share of the learning rate in a step: linear over 10 steps, then 1.
+double warm_up(std::int64_t step);
+
+/// Warm-up, then constant, linear to 5 % over the last 30 %.
 double scheduled(double peak, std::int64_t step, std::int64_t steps);
 
 /// A simulated attack: what it has changed of each weight, fp32, and what Adam knows. Empty at

@@ -18,7 +18,7 @@ double largest(const torch::Tensor& difference) {
 
 TEST(ConfineTest, SoftFormIsSmallWhereTheMomentsAreLarge) {
   const torch::Tensor moments = torch::diag(torch::tensor({7.5, 0.4, 0.1, 0.0}));
-  const Confinement s = soft_confinement(moments, 0.5, 0);
+  const Confinement s = soft_confinement(moments, 0.5);
   const torch::Tensor found = torch::eye(4) - torch::matmul(s.u * s.damping, s.u.t());
   const torch::Tensor scaled = torch::tensor({3.75, 0.2, 0.05, 0.0});
   EXPECT_LE(largest(found - torch::diag(torch::sqrt(0.5 / (scaled + 0.5)))), 1e-6);

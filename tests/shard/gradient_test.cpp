@@ -44,6 +44,23 @@ void zero_gradients(Trainable& trainable) {
   for (Leaf& leaf : trainable.leaves()) leaf.value.mutable_grad() = torch::zeros_like(leaf.value);
 }
 
+/// Orthonormal columns, damped.
+Confinement random_confinement(std::int64_t width) {
+  const std::int64_t r = std::min<std::int64_t>(width, 3);
+  return {std::get<0>(torch::linalg_qr(torch::randn({width, r}))), torch::full({r}, 0.8)};
+}
+
+torch::Tensor as_matrix(const Confinement& c) {
+  return torch::eye(c.u.size(0)) - torch::matmul(c.u * c.damping, c.u.t());
+}
+
+/// T of a weight, block by block.
+torch::Tensor as_matrix(const std::vector<Confinement>& blocks) {
+  std::vector<torch::Tensor> matrices;
+  for (const Confinement& block : blocks) matrices.push_back(as_matrix(block));
+  return torch::block_diag(matrices);
+}
+
 /// Everything is confined, and every input side projected.
 TrainableOptions random_options(TrainForm form, CausalLM& model) {
   torch::manual_seed(3);  // the same on all ranks
@@ -53,9 +70,12 @@ TrainableOptions random_options(TrainForm form, CausalLM& model) {
   for (const Parameter& parameter : model.parameters()) {
     if (!parameter.input) continue;
     const std::int64_t width = parameter.value->size(1);
-    const auto basis = torch::linalg_qr(torch::randn({width, 3}));
-    options.confinement[*parameter.input] = {std::get<0>(basis), torch::full({3}, 0.8)};
-    options.projections[*parameter.input] = std::get<0>(basis);
+    options.confinement[*parameter.input] = random_confinement(width);
+    options.projections[*parameter.input] = options.confinement[*parameter.input].u;
+    if (form != TrainForm::subspace) continue;
+    for (const WeightBlock& block : parameter.blocks) {
+      options.outputs[parameter.name].push_back(random_confinement(block.rows.size()));
+    }
   }
   return options;
 }
@@ -196,10 +216,10 @@ TEST_P(GradientTest, ShrunkWeightsBeginWithoutWhatIsLeftFree) {
   std::vector<torch::Tensor> expected;
   for (const Parameter& parameter : model.parameters()) {
     if (!parameter.input) continue;
-    const Confinement& c = options.confinement.at(*parameter.input);
-    const torch::Tensor s = torch::eye(c.u.size(0)) - torch::matmul(c.u * c.damping, c.u.t());
+    const torch::Tensor s = as_matrix(options.confinement.at(*parameter.input));
+    const torch::Tensor t = as_matrix(options.outputs.at(parameter.name));
     const torch::Tensor& w = *parameter.value;
-    expected.push_back(w - 0.5 * torch::matmul(torch::matmul(w, s), s));
+    expected.push_back(w - 0.5 * t.matmul(w).matmul(s).matmul(s));
   }
   Trainable trainable(model, options);
   trainable.apply();
@@ -214,6 +234,7 @@ TEST_P(GradientTest, TheLowFormTakesItsDirectionsAway) {
   const dist::ParallelLayout alone(self_, 1);
   CausalLM model(golden_.checkpoint(), golden_.config(), alone, {});
   TrainableOptions options = low_options(model);
+  options.outputs.clear();
   options.shrink = 1;
   std::vector<torch::Tensor> expected;
   for (const Parameter& parameter : model.parameters()) {

@@ -198,5 +198,12 @@ TEST(PackedPlanTest, EverySequenceRunsOnOneRankInABatchThatFits) {
   EXPECT_EQ(tokens, std::ssize(sequences.token_ids));
 }
 
+TEST(PackingTest, NothingRunsBehindTheLastTarget) {
+  const std::vector<std::int32_t> tokens{5, 6, 7, 8};
+  const std::vector<std::uint8_t> mask{0, 1, 1, 0}, none{0, 0, 0, 0};
+  EXPECT_EQ(up_to_last_target(tokens, mask).size(), 3U);
+  EXPECT_EQ(up_to_last_target(tokens, none).size(), 1U);
+}
+
 }  // namespace
 }  // namespace mrp::shard
