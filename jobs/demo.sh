@@ -1,6 +1,6 @@
 #!/bin/bash
 # Shows the whole of mrp: builds it, trains a small model on invented facts, then makes it forget one
-# topic. That takes about 20 minutes on two cores; a second run finds everything done.
+# topic. That takes about 25 minutes on two cores; a second run finds everything done.
 #
 #   bash jobs/demo.sh
 set -euo pipefail
@@ -22,6 +22,8 @@ data:
   forget: data/forget.jsonl
   retain: data/retain.jsonl
   evaluate: {retain_unseen: data/retain_unseen.jsonl}
+# A show: half of the steps and samples that a job takes by default.
+refine: {steps: 300, samples: 8000}
 EOF
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 mpirun --oversubscribe -n 2 "${MRP_BUILD_DIR:-build}/mrp" run "$demo/job.yaml"

@@ -72,7 +72,7 @@ struct JobConfig {
     ForgetLoss forget_loss = ForgetLoss::indifference;
     RetainLoss retain_loss = RetainLoss::match;
     double retain_weight = 2;
-    std::int64_t steps = 300;
+    std::int64_t steps = 600;
     double stop_below = 0;
     std::int64_t batch = 16;
     double learning_rate = 1e-3;
@@ -82,15 +82,15 @@ struct JobConfig {
     std::int64_t directions = 0;
     double shrink = 0;
     std::vector<std::string> modules{"qkv", "o_proj", "gate_up", "down_proj"};
-    double forget_weight = 1;
+    double forget_weight = 1.5;
     std::int64_t lora_rank = 16;
     bool lora_confined = false;
-    std::int64_t samples = 8000;
+    std::int64_t samples = 16000;
     std::int64_t sample_batch = 48;
-    double sample_weight = 6;
+    double sample_weight = 7;
     std::int64_t sample_tokens = 128;
     std::int64_t tamper_resistance = 50;
-    double tamper_weight = 4;
+    double tamper_weight = 5;
     bool agree_signs = false;
   } refine;
 

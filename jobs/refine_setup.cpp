@@ -113,11 +113,13 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
       refine.train == Train::subspace || (refine.train == Train::lora && refine.lora_confined);
   if (!confined) return options;
   options.shrink = refine.shrink;
+  const std::int64_t tokens = batch_tokens(job.config, model);
   const auto moments_of = [&](const io::TokenSet& set) {
-    return shard::input_moments(model, layout, set, batch_tokens(job.config, model));
+    return shard::input_moments(model, layout, set, tokens);
   };
   if (refine.train == Train::subspace && refine.output_softness > 0) {
-    const auto gradients = shard::gradient_moments(model, layout, predicted, options.modules);
+    const auto gradients =
+        shard::gradient_moments(model, layout, predicted, options.modules, tokens);
     for (const auto& [name, blocks] : gradients) {
       for (const torch::Tensor& moments : blocks) {
         options.outputs[name].push_back(shard::soft_confinement(moments, refine.output_softness));

@@ -73,6 +73,24 @@ class LinearGradients {
   std::vector<torch::Tensor> originals_;
 };
 
+/// Neighbours, up to 16 and `batch_tokens`, until 2048 are covered: the same for any number of
+/// ranks.
+std::vector<dist::Range> gradient_batches(const io::Sequences& sequences,
+                                          std::int64_t batch_tokens) {
+  constexpr std::int64_t kMost = 2048, kBatch = 16;
+  std::vector<dist::Range> batches;
+  std::int64_t tokens = 0;
+  for (std::int64_t i = 0; i < std::min(sequences.count(), kMost); ++i) {
+    tokens += sequences.length(i);
+    if (batches.empty() || batches.back().size() == kBatch || tokens > batch_tokens) {
+      batches.push_back({i, i});
+      tokens = sequences.length(i);
+    }
+    batches.back().end = i + 1;
+  }
+  return batches;
+}
+
 /// Zero, of the blocks of rows of a weight.
 std::vector<torch::Tensor> no_row_moments(const Parameter& parameter) {
   std::vector<torch::Tensor> moments;
@@ -127,34 +145,32 @@ std::map<Site, torch::Tensor> input_moments(CausalLM& model, const dist::Paralle
 
 std::map<std::string, std::vector<torch::Tensor>> gradient_moments(
     CausalLM& model, const dist::ParallelLayout& layout, const io::TokenSet& set,
-    const std::vector<SiteModule>& modules) {
-  constexpr std::int64_t kMost = 2048, kBatch = 16;
+    const std::vector<SiteModule>& modules, std::int64_t batch_tokens) {
   const Examples examples(set);
-  const std::int64_t count = std::min(examples.count(), kMost);
   LinearGradients linears(model, modules);
   std::map<std::string, std::vector<torch::Tensor>> moments;
   for (const Parameter& parameter : linears.parameters()) {
     moments[parameter.name] = no_row_moments(parameter);
   }
+  const std::vector<dist::Range> batches = gradient_batches(set.items, batch_tokens);
+  const std::int64_t count = batches.empty() ? 0 : batches.back().end;
   dist::log::Progress progress(fmt::format("gradient moments {}", set.name), count, "sequences");
-  const std::int64_t stride = kBatch * layout.data().size();
-  for (std::int64_t first = 0; first < count; first += stride) {
+  const auto own = static_cast<std::size_t>(layout.data().rank());
+  for (std::size_t b = 0; b < batches.size(); ++b) {
+    progress.advance(batches[b].size());
+    if (b % static_cast<std::size_t>(layout.data().size()) != own) continue;
     std::vector<Example> batch;
-    const std::int64_t begin = first + kBatch * layout.data().rank();
-    for (std::int64_t i = begin; i < std::min(begin + kBatch, count); ++i) {
+    for (std::int64_t i = batches[b].begin; i < batches[b].end; ++i) {
       batch.push_back(examples.item(i));
     }
-    if (!batch.empty()) {
-      linears.visit(batch, [&](const Parameter& parameter, const torch::Tensor& gradient) {
-        std::int64_t row = 0;
-        for (torch::Tensor& block : moments.at(parameter.name)) {
-          const torch::Tensor g = gradient.narrow(0, row, block.size(0));
-          block.addmm_(g, g.t());
-          row += block.size(0);
-        }
-      });
-    }
-    progress.advance(std::min(stride, count - first));
+    linears.visit(batch, [&](const Parameter& parameter, const torch::Tensor& gradient) {
+      std::int64_t row = 0;
+      for (torch::Tensor& block : moments.at(parameter.name)) {
+        const torch::Tensor g = gradient.narrow(0, row, block.size(0));
+        block.addmm_(g, g.t());
+        row += block.size(0);
+      }
+    });
   }
   for (const Parameter& parameter : linears.parameters()) {
     for (torch::Tensor& block : moments.at(parameter.name)) {

@@ -26,11 +26,11 @@ std::map<Site, torch::Tensor> input_moments(CausalLM& model, const dist::Paralle
 /// a site of `modules` (empty: all), at targets of `set`: by name of the weight, one fp32 [rows ×
 /// rows] for each of its blocks of rows. Of samples of the model itself, this is the factor of the
 /// outputs in its Fisher matrix (K-FAC, arXiv 1503.05671; taken from whole gradients as in Shampoo,
-/// arXiv 1802.09568). Takes up to 2048 sequences, 16 at a time. Collective over the world; equal on
-/// all data ranks.
+/// arXiv 1802.09568). Takes the first 2048 sequences, up to 16 and `batch_tokens` tokens at a time.
+/// Collective over the world; equal on all data ranks.
 std::map<std::string, std::vector<torch::Tensor>> gradient_moments(
     CausalLM& model, const dist::ParallelLayout& layout, const io::TokenSet& set,
-    const std::vector<SiteModule>& modules);
+    const std::vector<SiteModule>& modules, std::int64_t batch_tokens);
 
 /// How many eigenvalues count for S or T of this width: all up to 2048, of wider ones an eighth;
 /// what the others do to S is small.

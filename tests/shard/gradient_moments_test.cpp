@@ -60,7 +60,7 @@ TEST_P(GradientMomentsTest, OfASliceAreABlockOfThoseOfTheWhole) {
   const auto whole = expected(set);
   const dist::ParallelLayout layout(world_, world_.size());
   CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
-  const auto found = gradient_moments(model, layout, set, {});
+  const auto found = gradient_moments(model, layout, set, {}, 4096);
   std::size_t compared = 0;
   for (const Parameter& parameter : model.parameters()) {
     if (!parameter.input) continue;
@@ -85,7 +85,7 @@ TEST_P(GradientMomentsTest, OfChosenModules) {
   const dist::ParallelLayout alone(self_, 1);
   CausalLM model(golden_.checkpoint(), golden_.config(), alone, {});
   const io::TokenSet set = test::train_case(golden_.config().vocab_size).set;
-  const auto found = gradient_moments(model, alone, set, {SiteModule::down_proj});
+  const auto found = gradient_moments(model, alone, set, {SiteModule::down_proj}, 4096);
   EXPECT_EQ(static_cast<std::int64_t>(found.size()), model.layers());
   EXPECT_TRUE(found.contains("layers.0.down_proj.weight"));
 }
