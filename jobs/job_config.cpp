@@ -306,7 +306,6 @@ JobConfig preset_defaults(Preset preset) {
   config.refine.retain_weight = 1.2;
   config.refine.optimizer = JobConfig::Optimizer::sgd;
   config.refine.steps = 300;
-  config.refine.forget_weight = 1;
   config.refine.learning_rate = 2e-4;
   return config;
 }

@@ -22,7 +22,7 @@ def reliable(**refine):
 def baseline(forget_loss, **refine):
     """A method of the field, through the same trainer: all weights, nothing that protects."""
     plain = {"train": "weights", "steps": 100, "samples": 0, "tamper_resistance": 0,
-             "forget_weight": 1, "retain_loss": "cross_entropy"}
+             "retain_loss": "cross_entropy"}
     return Method({"preset": "reliable",
                    "refine": plain | {"forget_loss": forget_loss} | refine}, LEARNING_RATES)
 
@@ -44,8 +44,7 @@ METHODS = {
     "simnpo": baseline("simnpo"),
     "rmu": baseline("rmu"),
     # Masked by the signs of both gradients; the attacked copies are its meta-learning.
-    "mudman": baseline("gradient_ascent", agree_signs=True, tamper_resistance=50,
-                       tamper_weight=4),
+    "mudman": baseline("gradient_ascent", agree_signs=True, tamper_resistance=50),
     # No method: the control that was trained on the questions too, before anything is done to it.
     "control_questions": Method(FAST, model="control_questions", side="base"),
 }
