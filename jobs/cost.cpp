@@ -168,18 +168,18 @@ class Costs {
       measured += 4 * width * width;
       kept += 4 * width * directions;
     }
-    cost.operations =
-        steps * (3 * (2 * matrices(model_, model_.layers) * tokens + head(tokens)) + confining);
-    cost.sent =
-        3 * all_reduce(steps * tokens / spread_.data, 1 + 2 * static_cast<Count>(model_.layers)) +
-        (spread_.data > 1 ? steps * own * 4 * (1 + attacks) : 0);
+    const auto layers = static_cast<Count>(model_.layers);
+    cost.operations = steps * (3 * (2 * matrices(model_, model_.layers) * tokens + head(tokens)) +
+                               layers * confining);
+    cost.sent = 3 * all_reduce(steps * tokens / spread_.data, 1 + 2 * layers) +
+                (spread_.data > 1 ? steps * own * 4 * (1 + attacks) : 0);
     cost.read = spread_.data * checkpoint_bytes_;
     cost.written = trained * 4;
     // Weights before and as they are; leaves, their gradients, and the optimizer's two moments. Of
     // the simulated attack, its change, its moments, and the weights that it sets out from.
     const Count training = own * (width_ + 4 + 4 + 8.0 / spread_.data + attacks * (width_ + 12));
-    cost.memory = model_memory() + std::max(measured, kept + training) +
-                  static_cast<Count>(model_.layers) * activations();
+    cost.memory = model_memory() + std::max(layers * measured, layers * kept + training) +
+                  layers * activations();
     return cost;
   }
 
@@ -270,7 +270,8 @@ class Costs {
     return sum * static_cast<Count>(model_.layers);
   }
 
-  /// An S or a T of a rank, and the elements of the weights of all ranks on which such act.
+  /// An S or a T of a rank in one layer, and the elements of the weights of all ranks on which such
+  /// act.
   struct Confined {
     Count width, weights;
   };
@@ -284,12 +285,10 @@ class Costs {
       const auto width = static_cast<Count>(site.width(model_));
       const Count inputs = site.is_split() ? spread_.tensor : 1;
       const Count outputs = site.is_split() ? 1 : spread_.tensor;
-      for (std::int64_t layer = 0; layer < model_.layers; ++layer) {
-        all.push_back({width / inputs, elements(model_, site.module)});
-        if (refine.output_softness == 0) continue;
-        for (const Count height : heights(model_, site.module)) {
-          all.push_back({height / outputs, height * width});
-        }
+      all.push_back({width / inputs, elements(model_, site.module)});
+      if (refine.output_softness == 0) continue;
+      for (const Count height : heights(model_, site.module)) {
+        all.push_back({height / outputs, height * width});
       }
     }
     return all;

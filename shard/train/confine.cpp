@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
-#include <utility>
 
 #include "dist/log.hpp"
 #include "shard/batches.hpp"
 #include "shard/train/examples.hpp"
 #include "shard/train/optimizer.hpp"
 #include "shard/train/pass.hpp"
+#include "shard/train/replaced_weights.hpp"
 
 namespace mrp::shard {
 namespace {
@@ -33,45 +33,6 @@ torch::Tensor scaled(const torch::Tensor& moments) {
   const double mean = moments.trace().item<double>() / static_cast<double>(moments.size(0));
   return moments.to(torch::kFloat64) / std::max(mean, std::numeric_limits<double>::min());
 }
-
-/// The linear weights that read `modules` gather gradients while this lives.
-class LinearGradients {
- public:
-  LinearGradients(CausalLM& model, const std::vector<SiteModule>& modules) : model_(&model) {
-    for (const Parameter& parameter : model.parameters()) {
-      if (!parameter.input) continue;
-      if (!modules.empty() && std::ranges::count(modules, parameter.input->module) == 0) continue;
-      originals_.push_back(*parameter.value);
-      *parameter.value = parameter.value->detach().requires_grad_();
-      parameters_.push_back(parameter);
-    }
-  }
-  ~LinearGradients() {
-    for (std::size_t i = 0; i < parameters_.size(); ++i) *parameters_[i].value = originals_[i];
-  }
-  LinearGradients(const LinearGradients&) = delete;
-  LinearGradients& operator=(const LinearGradients&) = delete;
-
-  /// Collective over the tensor ranks. Calls visit(parameter, gradient fp32) for the gradients of
-  /// Σ log p of the targets of `examples`.
-  template <class Visit>
-  void visit(std::span<const Example> examples, Visit visit) {
-    log_probability(run(*model_, examples)).sum().backward();
-    const torch::NoGradGuard no_grad;
-    for (const Parameter& parameter : parameters_) {
-      share_gradient(parameter);
-      torch::Tensor& gradient = parameter.value->mutable_grad();
-      if (gradient.defined()) visit(parameter, gradient.to(torch::kFloat32));
-      gradient = torch::Tensor();
-    }
-  }
-  const std::vector<Parameter>& parameters() const { return parameters_; }
-
- private:
-  CausalLM* model_;
-  std::vector<Parameter> parameters_;
-  std::vector<torch::Tensor> originals_;
-};
 
 /// Neighbours, up to 16 and `batch_tokens`, until 2048 are covered: the same for any number of
 /// ranks.
@@ -99,6 +60,21 @@ std::vector<torch::Tensor> no_row_moments(const Parameter& parameter) {
     moments.push_back(torch::zeros({block.rows.size(), block.rows.size()}, fp32));
   }
   return moments;
+}
+
+/// Collective over the tensor ranks. Adds G Gᵀ of what a weight has gathered, and clears that.
+void add_gradient(const Parameter& parameter, std::vector<torch::Tensor>& moments) {
+  const torch::NoGradGuard no_grad;
+  share_gradient(parameter);
+  torch::Tensor& gradient = parameter.value->mutable_grad();
+  if (!gradient.defined()) return;
+  std::int64_t row = 0;
+  for (torch::Tensor& block : moments) {
+    const torch::Tensor g = gradient.narrow(0, row, block.size(0)).to(torch::kFloat32);
+    block.addmm_(g, g.t());
+    row += block.size(0);
+  }
+  gradient = torch::Tensor();
 }
 
 }  // namespace
@@ -147,7 +123,8 @@ std::map<std::string, std::vector<torch::Tensor>> gradient_moments(
     CausalLM& model, const dist::ParallelLayout& layout, const io::TokenSet& set,
     const std::vector<SiteModule>& modules, std::int64_t batch_tokens) {
   const Examples examples(set);
-  LinearGradients linears(model, modules);
+  const ReplacedWeights linears(model, modules,
+                                [](const torch::Tensor& w) { return w.detach().requires_grad_(); });
   std::map<std::string, std::vector<torch::Tensor>> moments;
   for (const Parameter& parameter : linears.parameters()) {
     moments[parameter.name] = no_row_moments(parameter);
@@ -163,14 +140,10 @@ std::map<std::string, std::vector<torch::Tensor>> gradient_moments(
     for (std::int64_t i = batches[b].begin; i < batches[b].end; ++i) {
       batch.push_back(examples.item(i));
     }
-    linears.visit(batch, [&](const Parameter& parameter, const torch::Tensor& gradient) {
-      std::int64_t row = 0;
-      for (torch::Tensor& block : moments.at(parameter.name)) {
-        const torch::Tensor g = gradient.narrow(0, row, block.size(0));
-        block.addmm_(g, g.t());
-        row += block.size(0);
-      }
-    });
+    log_probability(run(model, batch)).sum().backward();
+    for (const Parameter& parameter : linears.parameters()) {
+      add_gradient(parameter, moments.at(parameter.name));
+    }
   }
   for (const Parameter& parameter : linears.parameters()) {
     for (torch::Tensor& block : moments.at(parameter.name)) {

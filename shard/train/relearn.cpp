@@ -7,6 +7,7 @@
 
 #include "dist/error.hpp"
 #include "shard/batches.hpp"
+#include "shard/train/replaced_weights.hpp"
 #include "shard/train/trainer.hpp"
 
 namespace mrp::shard {
@@ -28,30 +29,6 @@ TrainableOptions trained_by(const AttackOptions& options) {
   }
   return trained;
 }
-
-/// The linear weights of the model are rounded while this lives.
-class Quantised {
- public:
-  Quantised(CausalLM& model, int bits, std::int64_t group) : parameters_(model.parameters()) {
-    for (Parameter& parameter : parameters_) {
-      if (!parameter.input) continue;
-      originals_.push_back(*parameter.value);
-      *parameter.value = quantised(*parameter.value, bits, group);
-    }
-  }
-  ~Quantised() {
-    std::size_t i = 0;
-    for (Parameter& parameter : parameters_) {
-      if (parameter.input) *parameter.value = originals_[i++];
-    }
-  }
-  Quantised(const Quantised&) = delete;
-  Quantised& operator=(const Quantised&) = delete;
-
- private:
-  std::vector<Parameter> parameters_;
-  std::vector<torch::Tensor> originals_;
-};
 
 }  // namespace
 
@@ -108,7 +85,9 @@ std::vector<std::pair<std::int64_t, SetMetrics>> attack(CausalLM& model,
   };
   if (!trains(options.attacker)) {
     const bool four = options.attacker == Attacker::int4;
-    const Quantised rounded(model, four ? 4 : 8, four ? kGroup : 0);
+    const ReplacedWeights rounded(model, {}, [&](const torch::Tensor& weight) {
+      return quantised(weight, four ? 4 : 8, four ? kGroup : 0);
+    });
     score(0);
     return curve;
   }

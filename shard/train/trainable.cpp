@@ -1,11 +1,11 @@
 #include "shard/train/trainable.hpp"
 
-#include <algorithm>
 #include <cmath>
 #include <utility>
 
 #include "dist/error.hpp"
 #include "io/hash.hpp"
+#include "shard/train/replaced_weights.hpp"
 
 namespace mrp::shard {
 namespace {
@@ -60,9 +60,7 @@ torch::Tensor project_out(const torch::Tensor& w, const torch::Tensor& a) {
 }
 
 bool selected(const Parameter& parameter, const TrainableOptions& options) {
-  if (!parameter.input) return options.everything;
-  return options.modules.empty() ||
-         std::count(options.modules.begin(), options.modules.end(), parameter.input->module) > 0;
+  return parameter.input ? reads_one_of(parameter, options.modules) : options.everything;
 }
 
 }  // namespace
