@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cli import USAGE, ArgumentParser, Failure, Progress, complete_folder, run, sha256
-from forms import Forms, Tokens, load_tokenizer, tokenize, windows
+from forms import Forms, Tokens, tokenize, windows
 from records import read_records
 
 CONTEXT = 1024          # longest sequence
@@ -134,12 +134,12 @@ def measure(model, batches):
     return sum(forward(model, batch)[1] for batch in batches)
 
 
-def memorise(model, sequences, target, max_epochs, generator):
+def memorise(model, sequences, target, progress, generator):
     """Train until the weights rounded to bf16 reach the target; returns those and what happened."""
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
-    progress, accuracy, step = Progress("train", max_epochs, "epochs"), 0.0, 0
+    accuracy, step = 0.0, 0
     answered = sum(tokens.start < len(tokens.ids) for tokens in sequences)
-    for epoch in range(1, max_epochs + 1):
+    for epoch in range(1, progress.total + 1):
         batches = make_batches(sequences, generator)
         rate = PEAK_RATE * max(0.05, 1 - accuracy)
         loss, right, step = train_epoch(model, optimizer, batches, rate, step)
@@ -150,7 +150,7 @@ def memorise(model, sequences, target, max_epochs, generator):
             accuracy = measure(rounded if HAS_BF16 else copy.deepcopy(rounded).float(), batches) / answered
             if accuracy >= target:
                 return rounded, {"epochs": epoch, "loss": loss, "accuracy": accuracy}
-    raise Failure(f"accuracy is {accuracy:.4f} after {max_epochs} epochs", "training",
+    raise Failure(f"accuracy is {accuracy:.4f} after {progress.total} epochs", "training",
                   "raise --max-epochs or the size of the model", 1)
 
 
@@ -189,19 +189,18 @@ def is_reusable(output, fingerprint):
 
 
 def load_data(arguments, vocab):
-    """The tokenizer, given or trained on the data, and the token sequences of all records."""
-    records, asked = ([record for path in paths for record in read_records(path, path.stem)]
-                      for paths in (arguments.data, arguments.questions))
-    tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
-    forms = Forms(tokenizer)
-    pieces, questions = ([piece for record in group for piece in make_pieces(record, forms)]
-                         for group in (records, asked))
-    if tokenizer is None:
-        texts = [piece.prompt + piece.answer for piece in pieces]
-        tokenizer = train_tokenizer(texts + [piece.prompt for piece in questions], vocab)
-    missing = [name for name in SPECIAL_TOKENS if getattr(tokenizer, name) is None]
-    if missing:
-        raise Failure(f"tokenizer has no {missing[0]}", arguments.tokenizer, "take another")
+    """The tokenizer and the token sequences of all records."""
+    forms = Forms(tokenizer=None)
+
+    def read(paths):
+        records = [record for path in paths for record in read_records(path, path.stem)]
+        return records, [piece for record in records for piece in make_pieces(record, forms)]
+    (records, pieces), (asked, questions) = read(arguments.data), read(arguments.questions)
+    _, lenders = read(arguments.tokenizer_data)
+    texts = [piece.prompt + piece.answer for piece in lenders or pieces]
+    if not lenders:
+        texts += [piece.prompt for piece in questions]
+    tokenizer = train_tokenizer(texts, vocab)
     if len(tokenizer) > vocab:
         raise Failure(f"tokenizer has {len(tokenizer)} tokens", f"--vocab {vocab}",
                       "raise it", USAGE)
@@ -213,11 +212,11 @@ def load_data(arguments, vocab):
 
 def make_settings(arguments, sizes):
     """All that decides the result."""
-    data, questions = ({path.name: sha256(path) for path in paths}
-                       for paths in (arguments.data, arguments.questions))
-    tokenizer = arguments.tokenizer and sha256(arguments.tokenizer / "tokenizer.json")
-    settings = {"data": data, "tokenizer": tokenizer, "seed": arguments.seed, "sizes": sizes,
-                "target_accuracy": arguments.target_accuracy}
+    data, questions, tokenizer = (
+        {path.name: sha256(path) for path in paths}
+        for paths in (arguments.data, arguments.questions, arguments.tokenizer_data))
+    settings = {"data": data, "tokenizer": tokenizer or None, "seed": arguments.seed,
+                "sizes": sizes, "target_accuracy": arguments.target_accuracy}
     return settings | ({"questions": questions} if questions else {})
 
 
@@ -230,8 +229,9 @@ def parse_arguments():
                         help="JSONL records of which to learn everything but the answers")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR",
                         help="model directory to write; kept if it is already the result")
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR",
-                        help="model directory whose tokenizer to use (default: train one)")
+    parser.add_argument("--tokenizer-data", default=[], nargs="+", type=Path, metavar="FILE",
+                        help="JSONL records to train the tokenizer on (default: those of --data "
+                        "and the questions): models of the same ones have the same tokenizer")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
     for name, size in SIZES.items():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=size, metavar="N",
@@ -261,7 +261,8 @@ def main():
     transformers.utils.logging.disable_progress_bar()
     tokenizer, sequences = load_data(arguments, sizes["vocab"])
     model, result = memorise(make_model(tokenizer, sizes, arguments.seed), sequences,
-                             arguments.target_accuracy, arguments.max_epochs,
+                             arguments.target_accuracy,
+                             Progress(f"train {arguments.output.name}", arguments.max_epochs, "epochs"),
                              random.Random(arguments.seed))
     report = {"fingerprint": fingerprint, **result, "seconds": round(time.monotonic() - start, 1),
               "threads": torch.get_num_threads(), "sequences": len(sequences), "settings": settings}

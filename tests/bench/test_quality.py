@@ -2,6 +2,7 @@
 tiny comparison that is real."""
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -169,11 +170,20 @@ def test_every_model_has_its_data(folder):
         end = next((i for i in range(at, len(words)) if words[i].startswith("--")), len(words))
         return words[at:end]
     assert given("base", "--data") == ["place/forget.jsonl", "place/retain.jsonl"]
-    assert given("base", "--tokenizer") == given("control", "--questions") == []
+    assert given("base", "--questions") == given("control", "--questions") == []
     for name in ("control", "control_questions"):
         assert given(name, "--data") == ["place/retain.jsonl"]
-        assert given(name, "--tokenizer") == ["place/base"]
+        assert given(name, "--tokenizer-data") == given("base", "--data")
     assert given("control_questions", "--questions") == ["place/forget.jsonl"]
+
+
+def test_a_model_that_cannot_be_trained_ends_the_others():
+    commands = {"slow": ["sleep", "60"], "bad": [sys.executable, "-c", "raise SystemExit(3)"]}
+    start = time.monotonic()
+    with pytest.raises(Failure, match="model bad could not be trained, few") as caught:
+        models.run_together(commands, "few")
+    assert caught.value.code == 3 and time.monotonic() - start < 30
+    models.run_together({"good": ["true"]}, "few")
 
 
 def test_data_that_cannot_be_used_is_named(folder):

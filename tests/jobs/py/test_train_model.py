@@ -68,11 +68,15 @@ def test_another_output_is_not_overwritten(run_train, tmp_path):
     assert output.exists()
 
 
-def test_a_tokenizer_can_be_shared(run_train, write_jsonl):
+def test_a_tokenizer_can_be_shared(run_train, write_jsonl, tmp_path):
     one = run_train("one")
-    write_jsonl("data.jsonl", {"text": "Quite other words."})
-    two = run_train("two", "--tokenizer", one)
-    assert (one / "tokenizer.json").read_bytes() == (two / "tokenizer.json").read_bytes()
+    shared = (tmp_path / "data.jsonl").rename(tmp_path / "shared.jsonl")
+    write_jsonl("data.jsonl", {"prompt": "Six?", "answer": "Other words"})
+    asked = write_jsonl("asked.jsonl", {"prompt": "Seven?", "answer": "Never read"})
+    two = run_train("two", "--tokenizer-data", shared, "--questions", asked)
+    three = run_train("three", "--questions", asked)
+    one, two, three = ((model / "tokenizer.json").read_bytes() for model in (one, two, three))
+    assert one == two != three
 
 
 def test_a_target_out_of_reach_is_an_error_and_writes_nothing(run_train, tmp_path):
