@@ -117,8 +117,8 @@ std::vector<Key> subspace_keys() {
                         {"forget_pca", forget_pca},
                         {"random", random}},
                        "how the removed directions are chosen"),
-          automatic_or_integer("subspace.dimension", MRP_FIELD(subspace.dimension), 1, kMillion,
-                               "directions removed at each site; auto: those above the null edge"),
+          integer("subspace.dimension", MRP_FIELD(subspace.dimension), 1, kMillion,
+                  "directions removed at each site; auto: those above the null edge"),
           integer("subspace.max_dimension", MRP_FIELD(subspace.max_dimension), 1, kMillion,
                   "upper limit of an automatic dimension"),
           real("subspace.ridge", MRP_FIELD(subspace.ridge), "a number above 0", is_positive,
@@ -194,7 +194,8 @@ std::vector<Key> guard_keys() {
       real("refine.output_softness", MRP_FIELD(refine.output_softness), "a number, 0 or above",
            is_not_negative,
            "train subspace: small keeps changes away from outputs on which the predictions of the "
-           "samples (without samples: of the retain set) hang; 0: outputs are not confined"),
+           "samples (without samples: of the retain set) hang; 0: outputs are not confined; auto: "
+           "0.1 where half of the forget items or more ask for a letter, else 0"),
       integer("refine.directions", MRP_FIELD(refine.directions), 0, kMillion,
               "train subspace: how many directions of a site a change may use, those that tell "
               "forget from retain best; 0: all, weighed by softness"),
@@ -219,7 +220,10 @@ std::vector<Key> guard_keys() {
       integer("refine.tamper_resistance", MRP_FIELD(refine.tamper_resistance), 0, kMillion,
               "steps of a simulated attack, one beside each training step; 0: none"),
       real("refine.tamper_weight", MRP_FIELD(refine.tamper_weight), "a number, 0 or above",
-           is_not_negative, "weight of the forget loss after the simulated attack"),
+           is_not_negative,
+           "weight of the forget loss after the simulated attack; over the last 30 % of the steps "
+           "it "
+           "moves to the loss before one"),
       flag("refine.agree_signs", MRP_FIELD(refine.agree_signs),
            "move only where forget and retain gradients have one sign (MUDMAN, arXiv 2506.12484)")};
 }
@@ -291,14 +295,12 @@ std::vector<Key> make_keys() {
       "how folded weights return to their stored type")});
   add(evaluate_keys());
   add(relearn_keys());
-  add({automatic_or_integer(
-           "parallel.tensor", MRP_FIELD(parallel.tensor), 1, kMillion,
-           "ranks that share one copy of the model, the rest is data parallel; auto: "
-           "those of a node"),
-       automatic_or_integer(
-           "parallel.batch_tokens", MRP_FIELD(parallel.batch_tokens), 1, 100 * kMillion,
-           "tokens of a batch, padding included; auto: 4096, down to 1024 for wide "
-           "models on a processor"),
+  add({integer("parallel.tensor", MRP_FIELD(parallel.tensor), 1, kMillion,
+               "ranks that share one copy of the model, the rest is data parallel; auto: "
+               "those of a node"),
+       integer("parallel.batch_tokens", MRP_FIELD(parallel.batch_tokens), 1, 100 * kMillion,
+               "tokens of a batch, padding included; auto: 4096, down to 1024 for wide "
+               "models on a processor"),
        choice<std::optional<shard::Residency>>("parallel.residency", MRP_FIELD(parallel.residency),
                                                {{"auto", std::nullopt},
                                                 {"full", shard::Residency::full},

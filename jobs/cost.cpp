@@ -5,6 +5,7 @@
 
 #include "jobs/model_setup.hpp"
 #include "jobs/model_size.hpp"
+#include "jobs/refine_setup.hpp"
 #include "jobs/stages.hpp"
 #include "shard/batches.hpp"
 #include "shard/capture.hpp"
@@ -286,7 +287,7 @@ class Costs {
       const Count inputs = site.is_split() ? spread_.tensor : 1;
       const Count outputs = site.is_split() ? 1 : spread_.tensor;
       all.push_back({width / inputs, elements(model_, site.module)});
-      if (refine.output_softness == 0) continue;
+      if (output_softness(job_.config, tokens_.set("forget")) == 0) continue;
       for (const Count height : heights(model_, site.module)) {
         all.push_back({height / outputs, height * width});
       }

@@ -303,6 +303,7 @@ JobConfig preset_defaults(Preset preset) {
   config.refine.train = JobConfig::Train::projections;
   config.refine.forget_loss = JobConfig::ForgetLoss::gradient_ascent;
   config.refine.retain_loss = JobConfig::RetainLoss::cross_entropy;
+  config.refine.forget_weight = 1;
   config.refine.retain_weight = 1.2;
   config.refine.optimizer = JobConfig::Optimizer::sgd;
   config.refine.steps = 300;

@@ -78,19 +78,19 @@ struct JobConfig {
     double learning_rate = 1e-3;
     Optimizer optimizer = Optimizer::adamw;
     double softness = 0.1;
-    double output_softness = 0;
+    std::optional<double> output_softness;  ///< empty: by the forget set
     std::int64_t directions = 0;
     double shrink = 0;
     std::vector<std::string> modules{"qkv", "o_proj", "gate_up", "down_proj"};
-    double forget_weight = 1;
+    double forget_weight = 1.5;
     std::int64_t lora_rank = 16;
     bool lora_confined = false;
     std::int64_t samples = 16000;
     std::int64_t sample_batch = 48;
-    double sample_weight = 6;
+    double sample_weight = 7;
     std::int64_t sample_tokens = 128;
     std::int64_t tamper_resistance = 50;
-    double tamper_weight = 4;
+    double tamper_weight = 5;
     bool agree_signs = false;
   } refine;
 

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -23,63 +24,64 @@ bool read_number(const std::string& text, auto& out) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
-// A field is given by a generic lambda `[](auto& c) -> auto& { return c.some.member; }`.
-template <class Field>
-Key integer(std::string path, Field field, std::int64_t low, std::int64_t high, std::string help) {
-  Key key{std::move(path), fmt::format("an integer from {} to {}", low, high), std::move(help)};
-  key.bind = [=](JobConfig& config, const std::string&, const YAML::Node& node) {
-    std::int64_t value = 0;
-    if (!node.IsScalar() || !read_number(node.Scalar(), value) || value < low || value > high) {
-      return false;
-    }
-    field(config) = static_cast<std::remove_reference_t<decltype(field(config))>>(value);
-    return true;
-  };
-  key.show = [=](const JobConfig& config) { return nlohmann::json(field(config)); };
-  return key;
-}
+template <class Value>
+struct OptionalField : std::false_type {
+  using Number = Value;
+};
+template <class Value>
+struct OptionalField<std::optional<Value>> : std::true_type {
+  using Number = Value;
+};
 
-/// "auto" (an empty optional) or an integer.
-template <class Field>
-Key automatic_or_integer(std::string path, Field field, std::int64_t low, std::int64_t high,
-                         std::string help) {
-  Key key{std::move(path), fmt::format("auto or an integer from {} to {}", low, high),
-          std::move(help)};
-  key.choices = {"auto"};
+// A field is given by a generic lambda `[](auto& c) -> auto& { return c.some.member; }`.
+
+/// A number that `accept` takes; `allowed` says the same in words. Where the field is an optional,
+/// "auto" leaves it empty.
+template <class Value, class Field, class Accept>
+Key number(std::string path, Field field, std::string allowed, Accept accept, std::string help) {
+  using Kind = OptionalField<std::remove_reference_t<decltype(field(std::declval<JobConfig&>()))>>;
+  Key key{std::move(path), std::move(allowed), std::move(help)};
+  if (Kind::value) {
+    key.allowed = "auto or " + key.allowed;
+    key.choices = {"auto"};
+  }
   key.bind = [=](JobConfig& config, const std::string&, const YAML::Node& node) {
     if (!node.IsScalar()) return false;
-    std::int64_t value = 0;
-    auto& member = field(config);
-    if (node.Scalar() == "auto") {
-      member.reset();
-      return true;
+    if constexpr (Kind::value) {
+      if (node.Scalar() == "auto") {
+        field(config).reset();
+        return true;
+      }
     }
-    if (!read_number(node.Scalar(), value) || value < low || value > high) return false;
-    member = static_cast<typename std::remove_reference_t<decltype(member)>::value_type>(value);
+    Value value = 0;
+    if (!read_number(node.Scalar(), value) || !accept(value)) return false;
+    field(config) = static_cast<typename Kind::Number>(value);
     return true;
   };
   key.show = [=](const JobConfig& config) {
-    return field(config) ? nlohmann::json(*field(config)) : nlohmann::json("auto");
+    if constexpr (Kind::value) {
+      if (!field(config)) return nlohmann::json("auto");
+      return nlohmann::json(*field(config));
+    } else {
+      return nlohmann::json(field(config));
+    }
   };
   return key;
 }
 
-/// `accept` decides, `allowed` says the same in words.
+template <class Field>
+Key integer(std::string path, Field field, std::int64_t low, std::int64_t high, std::string help) {
+  return number<std::int64_t>(
+      std::move(path), field, fmt::format("an integer from {} to {}", low, high),
+      [=](std::int64_t value) { return value >= low && value <= high; }, std::move(help));
+}
+
 template <class Field>
 Key real(std::string path, Field field, std::string allowed, bool (*accept)(double),
          std::string help) {
-  Key key{std::move(path), std::move(allowed), std::move(help)};
-  key.bind = [=](JobConfig& config, const std::string&, const YAML::Node& node) {
-    double value = 0;
-    if (!node.IsScalar() || !read_number(node.Scalar(), value) || !std::isfinite(value) ||
-        !accept(value)) {
-      return false;
-    }
-    field(config) = value;
-    return true;
-  };
-  key.show = [=](const JobConfig& config) { return nlohmann::json(field(config)); };
-  return key;
+  return number<double>(
+      std::move(path), field, std::move(allowed),
+      [=](double value) { return std::isfinite(value) && accept(value); }, std::move(help));
 }
 
 /// One of some words, each standing for a value.

@@ -6,6 +6,7 @@
 
 #include "dist/agree.hpp"
 #include "dist/error.hpp"
+#include "dist/log.hpp"
 #include "io/subspace_store.hpp"
 #include "jobs/model_setup.hpp"
 #include "shard/train/confine.hpp"
@@ -95,6 +96,14 @@ std::map<shard::Site, torch::Tensor> initial_projections(const Job& job,
 
 }  // namespace
 
+double output_softness(const JobConfig& config, const io::TokenSet& forget) {
+  constexpr double kWithLetters = 0.1;
+  if (config.refine.output_softness) return *config.refine.output_softness;
+  std::int64_t letters = 0;
+  for (std::int64_t i = 0; i < forget.items.count(); ++i) letters += forget.asks_for_letter(i);
+  return 2 * letters >= forget.items.count() ? kWithLetters : 0.0;
+}
+
 shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model,
                                           const dist::ParallelLayout& layout,
                                           const io::TokenSet& forget, const io::TokenSet& kept,
@@ -117,12 +126,14 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
   const auto moments_of = [&](const io::TokenSet& set) {
     return shard::input_moments(model, layout, set, tokens);
   };
-  if (refine.train == Train::subspace && refine.output_softness > 0) {
+  const double softness = output_softness(job.config, forget);
+  if (refine.train == Train::subspace && softness > 0) {
+    dist::log::info(fmt::format("refine: outputs are confined, softness {}", softness));
     const auto gradients =
         shard::gradient_moments(model, layout, predicted, options.modules, tokens);
     for (const auto& [name, blocks] : gradients) {
       for (const torch::Tensor& moments : blocks) {
-        options.outputs[name].push_back(shard::soft_confinement(moments, refine.output_softness));
+        options.outputs[name].push_back(shard::soft_confinement(moments, softness));
       }
     }
   }

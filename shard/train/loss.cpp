@@ -36,9 +36,9 @@ struct Asked {
   std::int64_t first = 0, count = 0;  ///< alternatives that shall be alike
 };
 
-/// Texts of all choices, each after the letter of another one.
-void add_rotated(const Examples& forms, std::int64_t item, std::int64_t offset,
-                 std::vector<Example>& all) {
+/// Texts of all choices, each after the letter that lies `offset` behind its own.
+void add_listed(const Examples& forms, std::int64_t item, std::int64_t offset,
+                std::vector<Example>& all) {
   const std::int64_t n = forms.choices(item);
   for (std::int64_t j = 0; j < n; ++j) {
     all.push_back(forms.listed(item, (j + offset) % n, j));
@@ -65,8 +65,9 @@ Asked ask(const LossContext& context, std::int64_t item, std::vector<Example>& a
                           : alternatives.examples[static_cast<std::size_t>(drawn)]);
   }
   asked.first = std::ssize(all);
-  if (forms.has_letters(item) && below(2) == 0) {
-    add_rotated(forms, item, below(n), all);
+  const std::int64_t form = below(3);
+  if (forms.has_letters(item) && form > 0) {
+    add_listed(forms, item, form == 1 ? 0 : below(n), all);
   } else {
     std::move(alternatives.examples.begin(), alternatives.examples.end(), std::back_inserter(all));
   }
@@ -78,6 +79,9 @@ torch::Tensor answer_log_probability(const Pass& pass) {
   const torch::Tensor log_p = log_probability(pass);
   return torch::zeros({pass.examples}, log_p.options()).index_add(0, pass.owner, log_p);
 }
+
+/// Weight of L1: the texts have two losses, the letters one.
+constexpr double kLetters = 2.0;
 
 /// Weight of the KL divergence beside the spread.
 constexpr double kKeepLikely = 4.0;
@@ -119,7 +123,7 @@ torch::Tensor indifference(const LossContext& context, Items items) {
   const Pass pass = run(context.model(), all);
   const torch::Tensor scores = mean_by_example(pass, log_probability(pass));
   torch::Tensor sum = torch::zeros({}, scores.options());
-  if (pass.letter_logits.defined()) sum = sum + spread(pass.letter_logits).sum();
+  if (pass.letter_logits.defined()) sum = sum + kLetters * spread(pass.letter_logits).sum();
   for (const Asked& a : asked) {
     sum = sum - scores[a.drawn] + spread(scores.narrow(0, a.first, a.count));
   }

@@ -32,11 +32,12 @@ struct LossContext {
 using Loss = std::function<torch::Tensor(const LossContext&, std::span<const std::int64_t> items)>;
 
 /// What a model that never learned the item would say: all alternatives alike. The sum of
-///  L1  spread of the logits of the valid letters,
+///  L1  twice the spread of the logits of the valid letters,
 ///  L2  cross entropy of the text of an alternative drawn uniformly, after its own letter; of an
 ///      item that asks for no letter, of an answer of the retain set: what the model knows instead,
-///  L3  spread of the mean token log-probabilities of all alternatives; with letters, either in the
-///      list form after letters rotated by a random offset, or in the open form.
+///  L3  spread of the mean token log-probabilities of all alternatives; with letters, in one of
+///      three forms: in the list after their own letters, in the list after letters rotated by a
+///      random offset, and without the list.
 torch::Tensor indifference(const LossContext&, std::span<const std::int64_t> items);
 
 /// L2 alone, the right answer not among the alternatives.

@@ -32,13 +32,13 @@ class Tamper {
 
   /// Collective over the world. Adds the gradient of the forget loss at the attacked weights to the
   /// leaves (first order: as if it were taken at the weights themselves).
-  double accumulate(std::int64_t step) {
+  double accumulate(std::int64_t step, double weight) {
     const std::int64_t age = step % kSaveEvery % options_->tamper_steps;
     if (age == 0) begin(step);
     const std::int64_t batch = std::max<std::int64_t>(options_->batch / 2, 1);
     trainer_->attack(*forget_, known_->next(batch), rate_ * warm_up(age), step, attack_);
-    return trainer_->accumulate(options_->forget_loss, *forget_, hidden_->next(batch),
-                                options_->tamper_weight, step);
+    return trainer_->accumulate(options_->forget_loss, *forget_, hidden_->next(batch), weight,
+                                step);
   }
 
  private:
@@ -111,7 +111,10 @@ class Target {
   Mean forget_, tamper_;
 };
 
-/// The sets of a job with their orders, and the gradients of one step.
+/// The sets of a job with their orders, and the gradients of one step. The forget loss counts at
+/// the present weights and, with `tamper_weight`, at attacked ones. The gradient there makes the
+/// right answers less likely before an attack than others, which tells what was forgotten: over the
+/// last steps its weight moves to the loss at the present weights, which makes them alike.
 class Refinement {
  public:
   Refinement(Trainable& trainable, const dist::ParallelLayout& layout, const io::TokenSet& forget,
@@ -172,13 +175,14 @@ class Refinement {
   }
 
   void forget(RefineStep& result) {
+    // A single item has no other half that an attack could bring back.
+    const bool attacked = options_->tamper_steps > 0 && forget_.count() > 1;
+    const double tamper = attacked ? options_->tamper_weight : 0;
+    const double there = tamper * fading(result.step, options_->steps);
     result.forget_loss =
         trainer_.accumulate(options_->forget_loss, forget_, forget_items_.next(options_->batch),
-                            options_->forget_weight, result.step);
-    // A single item has no other half that an attack could bring back.
-    if (options_->tamper_steps > 0 && forget_.count() > 1) {
-      result.tamper_loss = tamper_.accumulate(result.step);
-    }
+                            options_->forget_weight + tamper - there, result.step);
+    if (attacked) result.tamper_loss = tamper_.accumulate(result.step, there);
   }
 
   void agree(const torch::Tensor& kept) {

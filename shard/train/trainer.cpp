@@ -29,11 +29,15 @@ double warm_up(std::int64_t step) {
   return std::min(1.0, static_cast<double>(step + 1) / kSteps);
 }
 
-double scheduled(double peak, std::int64_t step, std::int64_t steps) {
-  constexpr double kDecay = 0.3, kEnd = 0.05;
+double fading(std::int64_t step, std::int64_t steps) {
+  constexpr double kDecay = 0.3;
   const auto at = static_cast<double>(step), all = static_cast<double>(steps);
-  const double left = std::min(1.0, (all - at) / (kDecay * all));
-  return peak * warm_up(step) * (kEnd + (1 - kEnd) * left);
+  return std::min(1.0, (all - at) / (kDecay * all));
+}
+
+double scheduled(double peak, std::int64_t step, std::int64_t steps) {
+  constexpr double kEnd = 0.05;
+  return peak * warm_up(step) * (kEnd + (1 - kEnd) * fading(step, steps));
 }
 
 double Trainer::backward(const Loss& loss, const Examples& examples,

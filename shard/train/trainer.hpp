@@ -29,6 +29,9 @@ class ItemStream {
 /// Share of the learning rate in a step: linear over 10 steps, then 1.
 double warm_up(std::int64_t step);
 
+/// 1, then linear to 0 over the last 30 % of the steps.
+double fading(std::int64_t step, std::int64_t steps);
+
 /// Warm-up, then constant, linear to 5 % over the last 30 %.
 double scheduled(double peak, std::int64_t step, std::int64_t steps);
 

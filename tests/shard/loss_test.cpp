@@ -269,7 +269,7 @@ TEST_F(LossTest, IndifferenceBetweenListedChoices) {
   for (std::size_t drawn = 0; drawn < 3; ++drawn) {
     for (const double apart : spreads) {
       // The letters are asked for once: in the sequence that is drawn.
-      candidates.push_back(spread_of(oracle_.letters(q)) - listed(drawn, drawn) + apart);
+      candidates.push_back(2 * spread_of(oracle_.letters(q)) - listed(drawn, drawn) + apart);
     }
   }
   expect_candidates(indifference, 2, candidates, true);

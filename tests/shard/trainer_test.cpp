@@ -41,6 +41,9 @@ TEST(ScheduleTest, RisesStaysAndFalls) {
   for (const std::int64_t step : {9, 40, 70}) EXPECT_NEAR(at(step), 2.0, 1e-12) << step;
   EXPECT_NEAR(at(85), 2.0 * (0.05 + 0.95 * 0.5), 1e-12);
   EXPECT_NEAR(at(99), 2.0 * (0.05 + 0.95 / 30), 1e-12);
+  for (const std::int64_t step : {0, 69}) EXPECT_EQ(fading(step, kSteps), 1.0) << step;
+  EXPECT_NEAR(fading(85, kSteps), 0.5, 1e-12);
+  EXPECT_NEAR(fading(99, kSteps), 1.0 / 30, 1e-12);
 }
 
 class TrainerTest : public testing::Test {

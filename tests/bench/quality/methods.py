@@ -22,7 +22,7 @@ def reliable(**refine):
 def baseline(forget_loss, **refine):
     """A method of the field, through the same trainer: all weights, nothing that protects."""
     plain = {"train": "weights", "steps": 100, "samples": 0, "tamper_resistance": 0,
-             "retain_loss": "cross_entropy"}
+             "forget_weight": 1, "retain_loss": "cross_entropy"}
     return Method({"preset": "reliable",
                    "refine": plain | {"forget_loss": forget_loss} | refine}, LEARNING_RATES)
 

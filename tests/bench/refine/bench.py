@@ -26,8 +26,8 @@ SCRIPT = pathlib.Path(__file__).with_name("peers.py")
 ATTENTION = ("eager", "sdpa")
 WRONG = 3
 SETTINGS = """preset: reliable
-refine: {{train: weights, forget_loss: indifference, retain_loss: cross_entropy, retain_weight: 2.0,
-         samples: 0, tamper_resistance: 0, optimizer: adamw, steps: {}, batch: {}}}
+refine: {{train: weights, forget_loss: indifference, forget_weight: 1.0, retain_loss: cross_entropy,
+         retain_weight: 2.0, samples: 0, tamper_resistance: 0, optimizer: adamw, steps: {}, batch: {}}}
 """
 
 
