@@ -80,6 +80,13 @@ torch::Tensor answer_log_probability(const Pass& pass) {
   return torch::zeros({pass.examples}, log_p.options()).index_add(0, pass.owner, log_p);
 }
 
+/// L4 of each example; nothing without a retain set.
+torch::Tensor recited(const LossContext& context, const Pass& pass) {
+  const auto shares = context.examples->usual_tokens(context.model().config().vocab_size);
+  if (!shares) return {};
+  return mean_by_example(pass, kl_from(torch::tensor(*shares), pass));
+}
+
 /// Weight of L1: the texts have two losses, the letters one.
 constexpr double kLetters = 2.0;
 
@@ -124,8 +131,13 @@ torch::Tensor indifference(const LossContext& context, Items items) {
   const torch::Tensor scores = mean_by_example(pass, log_probability(pass));
   torch::Tensor sum = torch::zeros({}, scores.options());
   if (pass.letter_logits.defined()) sum = sum + kLetters * spread(pass.letter_logits).sum();
-  for (const Asked& a : asked) {
-    sum = sum - scores[a.drawn] + spread(scores.narrow(0, a.first, a.count));
+  const torch::Tensor by_heart = recited(context, pass);
+  for (std::size_t i = 0; i < asked.size(); ++i) {
+    const auto [drawn, first, count] = asked[i];
+    sum = sum - scores[drawn] + spread(scores.narrow(0, first, count));
+    if (by_heart.defined() && !context.examples->has_letters(items[i])) {
+      sum = sum + by_heart.narrow(0, first, count).mean();
+    }
   }
   return sum;
 }

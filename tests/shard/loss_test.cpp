@@ -175,19 +175,25 @@ class LossTest : public testing::Test {
     sum = sum / static_cast<double>(change.size(0)) + 4 * (std::sqrt(square + 1e-4) - 1e-2);
     return q.letters.empty() ? sum : sum + spread_of(oracle_.letters(q) - oracle_.letters(q, true));
   }
+  /// Prompt and answer, of the form without letters. A text without a prompt is cut in the middle.
+  std::pair<Tokens, Tokens> parts(std::int64_t i) const {
+    const Question& q = question(i);
+    const Tokens& prompt = q.letters.empty() ? q.prompt : q.open_prompt;
+    const Tokens all = test::joined(prompt, q.letters.empty() ? q.answer() : q.texts[q.right]);
+    const auto cut = prompt.size() > 1 ? std::ssize(prompt) : std::ssize(all) / 2;
+    return {Tokens(all.begin(), all.begin() + cut), Tokens(all.begin() + cut, all.end())};
+  }
   /// Prompt of one question, answer of another.
   double substituted(std::int64_t i, std::int64_t j) const {
-    const auto parts = [&](std::int64_t k) {
-      // A text without a prompt is cut in the middle.
-      const Question& q = question(k);
-      // Of the form without letters.
-      const Tokens& prompt = q.letters.empty() ? q.prompt : q.open_prompt;
-      const Tokens all = test::joined(prompt, q.letters.empty() ? q.answer() : q.texts[q.right]);
-      const auto cut = prompt.size() > 1 ? std::ssize(prompt) : std::ssize(all) / 2;
-      return std::pair(Tokens(all.begin(), all.begin() + cut),
-                       Tokens(all.begin() + cut, all.end()));
-    };
     return oracle_.mean_log_p(parts(i).first, parts(j).second);
+  }
+  /// Shares of tokens in all answers, fp64 [vocabulary].
+  torch::Tensor usual_tokens() const {
+    torch::Tensor counts = torch::full({golden_.config().vocab_size}, 0.01, torch::kFloat64);
+    for (const std::int64_t i : items_) {
+      for (const std::int32_t token : parts(i).second) counts[token] += 1;
+    }
+    return counts / counts.sum();
   }
 
   dist::Communicator world_ = dist::Communicator::world();
@@ -313,8 +319,16 @@ TEST_F(LossTest, IndifferenceSaysWhatTheOthersKnow) {
   for (std::size_t c = 0; c < 4; ++c) {
     scores[static_cast<std::int64_t>(c)] = oracle_.mean_log_p(wrong.open_prompt, wrong.texts[c]);
   }
+  double recited = 0;
+  const torch::Tensor q = usual_tokens();
+  for (std::size_t c = 0; c < 4; ++c) {
+    const torch::Tensor log_p = oracle_.logits(wrong.open_prompt, wrong.texts[c]).log_softmax(1);
+    recited += (q * (q.log() - log_p)).sum(1).mean().item<double>() / 4;
+  }
   std::vector<double> candidates;
-  for (const std::int64_t j : items_) candidates.push_back(spread_of(scores) - substituted(5, j));
+  for (const std::int64_t j : items_) {
+    candidates.push_back(spread_of(scores) - substituted(5, j) + recited);
+  }
   expect_candidates(indifference, 5, candidates, true);
 }
 
