@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "dist/error.hpp"
 
@@ -91,19 +92,18 @@ std::optional<Example> Examples::foreign(std::int64_t i, std::mt19937_64& random
   return join(parts(i), others_->parts(other(random)));
 }
 
-std::optional<std::vector<float>> Examples::usual_tokens(std::int64_t vocabulary) const {
+std::optional<std::vector<float>> Examples::log_shares(std::int64_t vocabulary) const {
   if (others_ == nullptr || others_->count() == 0) return {};
-  constexpr double kUnseen = 0.01;
-  std::vector<std::int64_t> counts(index(vocabulary), 0);
-  std::int64_t total = 0;
+  std::vector<double> counts(index(vocabulary), 0);
+  double total = 0;
   for (std::int64_t i = 0; i < others_->count(); ++i) {
-    for (const std::int32_t token : others_->parts(i).answer) ++counts[index(token)];
-    total += std::ssize(others_->parts(i).answer);
+    const auto answer = others_->parts(i).answer;
+    for (const std::int32_t token : answer) ++counts[index(token)];
+    total += static_cast<double>(answer.size());
   }
-  const double all = static_cast<double>(total) + kUnseen * static_cast<double>(vocabulary);
   std::vector<float> shares;
-  for (const std::int64_t count : counts) {
-    shares.push_back(static_cast<float>((static_cast<double>(count) + kUnseen) / all));
+  for (const double count : counts) {
+    shares.push_back(static_cast<float>(std::log(std::max(count, 1.0) / total)));
   }
   return shares;
 }

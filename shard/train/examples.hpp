@@ -48,9 +48,9 @@ class Examples {
   Example substituted(std::int64_t i, std::int64_t j) const;
   /// The same with an answer of the others, drawn uniformly; nothing if there are none.
   std::optional<Example> foreign(std::int64_t i, std::mt19937_64& random) const;
-  /// The share of each token in the answers of the others, [vocabulary] adding up to one; a token
-  /// that none has counts as a hundredth. Nothing if there are no others.
-  std::optional<std::vector<float>> usual_tokens(std::int64_t vocabulary) const;
+  /// Log of the share of each token in the answers of the others, [vocabulary]; one that none has
+  /// counts once. Nothing if there are no others.
+  std::optional<std::vector<float>> log_shares(std::int64_t vocabulary) const;
   std::int64_t right_choice(std::int64_t i) const;
 
   /// Own choices where the item has them, else the right answer beside answers of other items.

@@ -81,10 +81,12 @@ torch::Tensor answer_log_probability(const Pass& pass) {
 }
 
 /// L4 of each example; nothing without a retain set.
-torch::Tensor recited(const LossContext& context, const Pass& pass) {
-  const auto shares = context.examples->usual_tokens(context.model().config().vocab_size);
+torch::Tensor recited(const LossContext& context, const Pass& pass, const torch::Tensor& log_p) {
+  const auto shares = context.examples->log_shares(context.model().config().vocab_size);
   if (!shares) return {};
-  return mean_by_example(pass, kl_from(torch::tensor(*shares), pass));
+  const torch::Tensor usual =
+      torch::tensor(*shares).to(log_p.device()).index_select(0, pass.targets);
+  return mean_by_example(pass, torch::relu(log_p - usual));
 }
 
 /// Weight of L1: the texts have two losses, the letters one.
@@ -128,10 +130,11 @@ torch::Tensor indifference(const LossContext& context, Items items) {
   std::vector<Asked> asked;
   for (const std::int64_t item : items) asked.push_back(ask(context, item, all));
   const Pass pass = run(context.model(), all);
-  const torch::Tensor scores = mean_by_example(pass, log_probability(pass));
+  const torch::Tensor log_p = log_probability(pass);
+  const torch::Tensor scores = mean_by_example(pass, log_p);
   torch::Tensor sum = torch::zeros({}, scores.options());
   if (pass.letter_logits.defined()) sum = sum + kLetters * spread(pass.letter_logits).sum();
-  const torch::Tensor by_heart = recited(context, pass);
+  const torch::Tensor by_heart = recited(context, pass, log_p);
   for (std::size_t i = 0; i < asked.size(); ++i) {
     const auto [drawn, first, count] = asked[i];
     sum = sum - scores[drawn] + spread(scores.narrow(0, first, count));

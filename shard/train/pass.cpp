@@ -125,15 +125,6 @@ torch::Tensor log_probability(const Pass& pass) {
   return (picked - log_normalizer(*pass.model, pass.logits)).squeeze(1);
 }
 
-torch::Tensor kl_from(const torch::Tensor& q, const Pass& pass) {
-  const dist::Range own = pass.model->vocab_range();
-  const torch::Tensor local = q.slice(0, own.begin, own.end).to(pass.logits.device());
-  const torch::Tensor expected =
-      reduce_from_ranks(torch::mv(pass.logits, local), pass.model->collectives());
-  return (q * q.log()).sum().item<double>() - expected +
-         log_normalizer(*pass.model, pass.logits).squeeze(1);
-}
-
 torch::Tensor mean_by_example(const Pass& pass, const torch::Tensor& values) {
   const torch::Tensor sums =
       torch::zeros({pass.examples}, values.options()).index_add(0, pass.owner, values);

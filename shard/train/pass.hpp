@@ -31,10 +31,6 @@ Pass run(const CausalLM& model, std::span<const Example> examples);
 /// log p of the targets, fp32 [targets].
 torch::Tensor log_probability(const Pass& pass);
 
-/// Σ over the vocabulary of q (log q − log p), `q` fp32 [vocabulary] one distribution for all
-/// targets, above zero: [targets].
-torch::Tensor kl_from(const torch::Tensor& q, const Pass& pass);
-
 /// Means of `values` [targets] over the targets of each example: [examples].
 torch::Tensor mean_by_example(const Pass& pass, const torch::Tensor& values);
 
