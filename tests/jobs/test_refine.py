@@ -107,11 +107,12 @@ def test_data_ranks_do_not_change_what_is_trained(job, copy):
 
 
 def test_tensor_ranks_do_not_change_what_is_trained_along_shared_directions(job, copy):
-    """T, and S of o_proj and down_proj, are of each rank itself: the others are compared, without T. By SGD, since the
-    first step of Adam is as long where the gradient is mere rounding."""
+    """T, and S of o_proj and down_proj, are of each rank itself: the others are compared, without T. By SGD and without
+    the simulated attack, since the first step of Adam is as long where the gradient is mere rounding; at a rate at which
+    the rounding of W + change does not count."""
     settings = ["--force"]
     for setting in ("refine.steps=1", "refine.optimizer=sgd", "refine.modules=[qkv, gate_up]",
-                    "refine.output_softness=0"):
+                    "refine.output_softness=0", "refine.tamper_resistance=0", "refine.learning_rate=2"):
         settings += ["--set", setting]
     succeed("refine", copy / "job.yaml", *settings, "--set", "parallel.tensor=2", ranks=2)
     together = deltas(copy)
