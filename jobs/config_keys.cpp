@@ -222,8 +222,7 @@ std::vector<Key> guard_keys() {
       real("refine.tamper_weight", MRP_FIELD(refine.tamper_weight), "a number, 0 or above",
            is_not_negative,
            "weight of the forget loss after the simulated attack; over the last 30 % of the steps "
-           "it "
-           "moves to the loss before one"),
+           "it moves to the loss before one"),
       flag("refine.agree_signs", MRP_FIELD(refine.agree_signs),
            "move only where forget and retain gradients have one sign (MUDMAN, arXiv 2506.12484)")};
 }

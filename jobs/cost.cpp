@@ -281,13 +281,14 @@ class Costs {
     const auto& refine = job_.config.refine;
     std::vector<Confined> all;
     if (refine.train != JobConfig::Train::subspace) return all;
+    const bool with_outputs = output_softness(job_.config, tokens_.set("forget")) > 0;
     for (const std::string& name : refine.modules) {
       const Site site = Site::parse("layers.0." + name + ".input");
       const auto width = static_cast<Count>(site.width(model_));
       const Count inputs = site.is_split() ? spread_.tensor : 1;
       const Count outputs = site.is_split() ? 1 : spread_.tensor;
       all.push_back({width / inputs, elements(model_, site.module)});
-      if (output_softness(job_.config, tokens_.set("forget")) == 0) continue;
+      if (!with_outputs) continue;
       for (const Count height : heights(model_, site.module)) {
         all.push_back({height / outputs, height * width});
       }

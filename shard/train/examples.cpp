@@ -35,6 +35,12 @@ Examples::Examples(const io::TokenSet& set, const Examples* others)
     if (of_item.size() <= choice) of_item.resize(choice + 1, -1);
     of_item[choice] = static_cast<std::int64_t>(o);
   }
+  for (std::int64_t i = 0; others != nullptr && i < others->count(); ++i) {
+    for (const std::int32_t token : others->parts(i).answer) {
+      ++counts_[token];
+      ++counted_;
+    }
+  }
 }
 
 bool Examples::has_letters(std::int64_t i) const {
@@ -92,20 +98,9 @@ std::optional<Example> Examples::foreign(std::int64_t i, std::mt19937_64& random
   return join(parts(i), others_->parts(other(random)));
 }
 
-std::optional<std::vector<float>> Examples::log_shares(std::int64_t vocabulary) const {
-  if (others_ == nullptr || others_->count() == 0) return {};
-  std::vector<double> counts(index(vocabulary), 0);
-  double total = 0;
-  for (std::int64_t i = 0; i < others_->count(); ++i) {
-    const auto answer = others_->parts(i).answer;
-    for (const std::int32_t token : answer) ++counts[index(token)];
-    total += static_cast<double>(answer.size());
-  }
-  std::vector<float> shares;
-  for (const double count : counts) {
-    shares.push_back(static_cast<float>(std::log(std::max(count, 1.0) / total)));
-  }
-  return shares;
+double Examples::log_share(std::int32_t token) const {
+  const auto found = counts_.find(token);
+  return std::log((found == counts_.end() ? 1 : found->second) / counted_);
 }
 
 Example Examples::join(const Parts& question, const Parts& answered) {

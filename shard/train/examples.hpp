@@ -6,6 +6,7 @@
 #include <optional>
 #include <random>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "io/token_dataset.hpp"
@@ -48,9 +49,9 @@ class Examples {
   Example substituted(std::int64_t i, std::int64_t j) const;
   /// The same with an answer of the others, drawn uniformly; nothing if there are none.
   std::optional<Example> foreign(std::int64_t i, std::mt19937_64& random) const;
-  /// Log of the share of each token in the answers of the others, [vocabulary]; one that none has
-  /// counts once. Nothing if there are no others.
-  std::optional<std::vector<float>> log_shares(std::int64_t vocabulary) const;
+  /// Log of the share of a token in the answers of the others; one that none has counts once.
+  /// Infinite if there are no others.
+  double log_share(std::int32_t token) const;
   std::int64_t right_choice(std::int64_t i) const;
 
   /// Own choices where the item has them, else the right answer beside answers of other items.
@@ -74,6 +75,9 @@ class Examples {
   const Examples* others_;
   /// Per item and choice: index into the option sequences.
   std::vector<std::vector<std::int64_t>> listed_, open_;
+  /// Tokens in the answers of the others: how often each, and how many.
+  std::unordered_map<std::int32_t, double> counts_;
+  double counted_ = 0;
 };
 
 }  // namespace mrp::shard

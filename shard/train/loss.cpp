@@ -80,13 +80,15 @@ torch::Tensor answer_log_probability(const Pass& pass) {
   return torch::zeros({pass.examples}, log_p.options()).index_add(0, pass.owner, log_p);
 }
 
-/// L4 of each example; nothing without a retain set.
-torch::Tensor recited(const LossContext& context, const Pass& pass, const torch::Tensor& log_p) {
-  const auto shares = context.examples->log_shares(context.model().config().vocab_size);
-  if (!shares) return {};
-  const torch::Tensor usual =
-      torch::tensor(*shares).to(log_p.device()).index_select(0, pass.targets);
-  return mean_by_example(pass, torch::relu(log_p - usual));
+/// L4 of each example.
+torch::Tensor recited(const Examples& forms, const Pass& pass, const torch::Tensor& log_p) {
+  const torch::Tensor targets = pass.targets.cpu();
+  std::vector<float> usual;
+  for (const std::int64_t token : std::span(targets.const_data_ptr<std::int64_t>(),
+                                            static_cast<std::size_t>(targets.numel()))) {
+    usual.push_back(static_cast<float>(forms.log_share(static_cast<std::int32_t>(token))));
+  }
+  return mean_by_example(pass, torch::relu(log_p - torch::tensor(usual).to(log_p.device())));
 }
 
 /// Weight of L1: the texts have two losses, the letters one.
@@ -134,11 +136,11 @@ torch::Tensor indifference(const LossContext& context, Items items) {
   const torch::Tensor scores = mean_by_example(pass, log_p);
   torch::Tensor sum = torch::zeros({}, scores.options());
   if (pass.letter_logits.defined()) sum = sum + kLetters * spread(pass.letter_logits).sum();
-  const torch::Tensor by_heart = recited(context, pass, log_p);
+  const torch::Tensor by_heart = recited(*context.examples, pass, log_p);
   for (std::size_t i = 0; i < asked.size(); ++i) {
     const auto [drawn, first, count] = asked[i];
     sum = sum - scores[drawn] + spread(scores.narrow(0, first, count));
-    if (by_heart.defined() && !context.examples->has_letters(items[i])) {
+    if (!context.examples->has_letters(items[i])) {
       sum = sum + by_heart.narrow(0, first, count).mean();
     }
   }
