@@ -13,6 +13,7 @@
 #include "dist/checked_cast.hpp"
 #include "dist/error.hpp"
 #include "io/file.hpp"
+#include "io/hash.hpp"
 
 namespace mrp::io {
 
@@ -199,6 +200,12 @@ void require_fit(const std::filesystem::path& path, std::uint64_t bytes,
     }
   });
   self_test(directory, comm);
+}
+
+void require_same(const std::string& layout, const dist::Communicator& comm) {
+  const auto own = xxh3_128(layout);
+  const auto root = comm.broadcast(own);
+  dist::agree(comm, [&] { MRP_EXPECT(own == root, "the layout differs between ranks"); });
 }
 
 namespace {

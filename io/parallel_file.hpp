@@ -91,6 +91,10 @@ class ParallelFile {
 void require_fit(const std::filesystem::path& path, std::uint64_t bytes,
                  const dist::Communicator& comm);
 
+/// Collective over `comm`. The ranks create the same datasets or wait for each other for ever.
+/// `layout` describes what a rank is about to create.
+void require_same(const std::string& layout, const dist::Communicator& comm);
+
 /// Collective over `comm`. Writes a small file in `directory` with a ParallelFile, reads it back on
 /// every rank and removes it. @throws ResourceError naming the directory if what comes back
 /// differs.

@@ -266,7 +266,7 @@ class Costs {
   Count trained_elements() const {
     Count sum = 0;
     for (const std::string& name : job_.config.refine.modules) {
-      sum += elements(model_, Site::parse("layers.0." + name + ".input").module);
+      sum += elements(model_, input_site(name).module);
     }
     return sum * static_cast<Count>(model_.layers);
   }
@@ -283,7 +283,7 @@ class Costs {
     if (refine.train != JobConfig::Train::subspace) return all;
     const bool with_outputs = output_softness(job_.config, tokens_.set("forget")) > 0;
     for (const std::string& name : refine.modules) {
-      const Site site = Site::parse("layers.0." + name + ".input");
+      const Site site = input_site(name);
       const auto width = static_cast<Count>(site.width(model_));
       const Count inputs = site.is_split() ? spread_.tensor : 1;
       const Count outputs = site.is_split() ? 1 : spread_.tensor;

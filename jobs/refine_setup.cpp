@@ -17,10 +17,6 @@ namespace {
 using Train = JobConfig::Train;
 using Forget = JobConfig::ForgetLoss;
 
-shard::SiteModule site_module(const std::string& name) {
-  return shard::Site::parse("layers.0." + name + ".input").module;
-}
-
 shard::TrainForm train_form(Train train) {
   switch (train) {
     case Train::projections:
@@ -96,6 +92,10 @@ std::map<shard::Site, torch::Tensor> initial_projections(const Job& job,
 
 }  // namespace
 
+shard::Site input_site(const std::string& module) {
+  return shard::Site::parse("layers.0." + module + ".input");
+}
+
 double output_softness(const JobConfig& config, const io::TokenSet& forget) {
   constexpr double kWithLetters = 0.1;
   if (config.refine.output_softness) return *config.refine.output_softness;
@@ -113,7 +113,7 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
   options.form = train_form(refine.train);
   options.rank = refine.lora_rank;
   options.seed = job.config.seed;
-  for (const std::string& name : refine.modules) options.modules.push_back(site_module(name));
+  for (const std::string& name : refine.modules) options.modules.push_back(input_site(name).module);
   if (refine.train == Train::projections) {
     options.projections = initial_projections(job, layout);
     return options;

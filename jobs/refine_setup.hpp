@@ -2,6 +2,7 @@
 #pragma once
 
 #include "jobs/stage_graph.hpp"
+#include "shard/site.hpp"
 #include "shard/train/refine.hpp"
 
 namespace mrp::jobs {
@@ -17,6 +18,9 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
 /// listed are what is lost first without; answers in free text resist an attack less with it, since
 /// what tells them is among what the predictions of any text hang on.
 double output_softness(const JobConfig& config, const io::TokenSet& forget);
+
+/// The input of a module of `refine.modules` in the first layer.
+shard::Site input_site(const std::string& module);
 
 /// Directory of the saved state of this very training on this number of ranks.
 std::filesystem::path refine_state(const Job& job);

@@ -80,7 +80,12 @@ torch::Tensor answer_log_probability(const Pass& pass) {
   return torch::zeros({pass.examples}, log_p.options()).index_add(0, pass.owner, log_p);
 }
 
-/// L4 of each example.
+/// log(p / (1 − p)).
+torch::Tensor log_odds(const torch::Tensor& log_p) {
+  return log_p - (-torch::expm1(log_p)).clamp_min(1e-6).log();
+}
+
+/// How much likelier the tokens of each example are than usual: L4 is that of the worst one.
 torch::Tensor recited(const Examples& forms, const Pass& pass, const torch::Tensor& log_p) {
   const torch::Tensor targets = pass.targets.cpu();
   std::vector<float> usual;
@@ -88,7 +93,8 @@ torch::Tensor recited(const Examples& forms, const Pass& pass, const torch::Tens
                                             static_cast<std::size_t>(targets.numel()))) {
     usual.push_back(static_cast<float>(forms.log_share(static_cast<std::int32_t>(token))));
   }
-  return mean_by_example(pass, torch::relu(log_p - torch::tensor(usual).to(log_p.device())));
+  const torch::Tensor log_q = torch::tensor(usual).to(log_p.device());
+  return mean_by_example(pass, torch::relu(log_odds(log_p) - log_odds(log_q)));
 }
 
 /// Weight of L1: the texts have two losses, the letters one.
@@ -141,7 +147,7 @@ torch::Tensor indifference(const LossContext& context, Items items) {
     const auto [drawn, first, count] = asked[i];
     sum = sum - scores[drawn] + spread(scores.narrow(0, first, count));
     if (!context.examples->has_letters(items[i])) {
-      sum = sum + by_heart.narrow(0, first, count).mean();
+      sum = sum + by_heart.narrow(0, first, count).max();
     }
   }
   return sum;

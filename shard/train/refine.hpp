@@ -19,20 +19,20 @@
 namespace mrp::shard {
 
 struct RefineOptions {
-  std::int64_t steps = 300;
+  std::int64_t steps = 600;
   /// Ends training after 25 steps whose mean forget loss, and that after the simulated attack, is
   /// below; 0: never.
   double stop_below = 0;
   double learning_rate = 2e-3;
   std::int64_t batch = 16;  ///< items of each set in a step
   Loss forget_loss = indifference;
-  double forget_weight = 1;
+  double forget_weight = 1.5;
   Loss retain_loss = cross_entropy_and_match;
   double retain_weight = 2;
   std::int64_t sample_batch = 48;  ///< samples in a step
-  double sample_weight = 6;
+  double sample_weight = 7;
   std::int64_t tamper_steps = 50;  ///< of a simulated attack; 0: no tamper resistance
-  double tamper_weight = 4;  ///< of the forget loss there; over the last 30 % of the steps, here
+  double tamper_weight = 5;  ///< of the forget loss there; over the last 30 % of the steps, here
   /// The forget gradient, at norm `forget_weight`, counts only where it has the sign of the retain
   /// gradient (MUDMAN, arXiv 2506.12484).
   bool agree_signs = false;

@@ -330,8 +330,12 @@ TEST_F(LossTest, IndifferenceSaysWhatTheOthersKnow) {
     const Tokens& text = wrong.texts[c];
     const torch::Tensor usual = log_shares(kTimes).index_select(
         0, torch::tensor(std::vector<std::int64_t>(text.begin(), text.end())));
-    const torch::Tensor above = torch::relu(oracle_.log_p(wrong.open_prompt, text) - usual);
-    recited += above.mean().item<double>() / 4;
+    const auto log_odds = [](const torch::Tensor& log_p) {
+      return log_p - torch::log1p(-log_p.exp());
+    };
+    const torch::Tensor above =
+        torch::relu(log_odds(oracle_.log_p(wrong.open_prompt, text)) - log_odds(usual));
+    recited = std::max(recited, above.mean().item<double>());
   }
   EXPECT_GT(recited, 0.01);
   std::vector<double> candidates;
