@@ -91,8 +91,9 @@ class ParallelFile {
 void require_fit(const std::filesystem::path& path, std::uint64_t bytes,
                  const dist::Communicator& comm);
 
-/// Collective over `comm`. The ranks create the same datasets or wait for each other for ever.
-/// `layout` describes what a rank is about to create.
+/// Collective over `comm`. The ranks create the same datasets or wait for each other for ever:
+/// `layout` describes what a rank is about to create. @throws ContractError on all ranks if it
+/// differs between them.
 void require_same(const std::string& layout, const dist::Communicator& comm);
 
 /// Collective over `comm`. Writes a small file in `directory` with a ParallelFile, reads it back on

@@ -39,7 +39,7 @@ using Loss = std::function<torch::Tensor(const LossContext&, std::span<const std
 ///      three forms: in the list after their own letters, in the list after letters rotated by a
 ///      random offset, and without the list,
 ///  L4  of items that ask for no letter: mean over the tokens of an alternative of
-///      max(0, log p/(1 − p) − log q/(1 − q)), q the share of the token in the answers of the
+///      max(0, log(p/(1 − p)) − log(q/(1 − q))), q the share of the token in the answers of the
 ///      retain set; of the alternatives, the largest. After its first words a text that was learned
 ///      by heart goes on whatever was asked, and L2 and L3 hardly see that. Odds, because log p has
 ///      no gradient where p is nearly one.
