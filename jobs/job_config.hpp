@@ -89,7 +89,7 @@ struct JobConfig {
     std::int64_t sample_batch = 48;
     double sample_weight = 7;
     std::int64_t sample_tokens = 128;
-    std::int64_t tamper_resistance = 50;
+    std::int64_t tamper_resistance = 150;
     double tamper_weight = 5;
     bool agree_signs = false;
   } refine;

@@ -1,5 +1,6 @@
 #include "shard/train/loss.hpp"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -32,8 +33,9 @@ torch::Tensor per_token(const LossContext& context, Items items, Function token_
 
 /// Examples of one item in the pass of `indifference`.
 struct Asked {
-  std::int64_t drawn = 0;             ///< whose text is trained
+  std::vector<std::int64_t> said;     ///< whose text is trained
   std::int64_t first = 0, count = 0;  ///< alternatives that shall be alike
+  bool listed = false;                ///< whether these stand behind the list of all
 };
 
 /// Texts of all choices, each after the letter that lies `offset` behind its own.
@@ -52,21 +54,26 @@ Asked ask(const LossContext& context, std::int64_t item, std::vector<Example>& a
   const auto below = [&](std::int64_t n) {
     return std::uniform_int_distribution<std::int64_t>(0, n - 1)(random);
   };
-  Alternatives alternatives = forms.alternatives(item, random);
-  const std::int64_t n = std::ssize(alternatives.examples);
   Asked asked;
-  asked.drawn = std::ssize(all);
-  const std::int64_t drawn = below(n);
-  if (forms.has_letters(item)) {
-    all.push_back(forms.listed(item, drawn, drawn));
-  } else {
-    std::optional<Example> foreign = forms.foreign(item, random);
-    all.push_back(foreign ? *std::move(foreign)
-                          : alternatives.examples[static_cast<std::size_t>(drawn)]);
+  const auto say = [&](Example example) {
+    asked.said.push_back(std::ssize(all));
+    all.push_back(std::move(example));
+  };
+  Alternatives alternatives = forms.alternatives(item, random);
+  const bool letters = forms.has_letters(item);
+  const std::int64_t n = std::ssize(alternatives.examples);
+  const std::int64_t drawn = below(n), form = letters ? below(3) : 0;
+  if (letters) say(forms.listed(item, drawn, drawn));
+  asked.listed = form > 0;
+  if (!asked.listed) {
+    if (std::optional<Example> foreign = forms.foreign(item, random)) {
+      say(*std::move(foreign));
+    } else if (!letters) {
+      say(alternatives.examples[static_cast<std::size_t>(drawn)]);
+    }
   }
   asked.first = std::ssize(all);
-  const std::int64_t form = below(3);
-  if (forms.has_letters(item) && form > 0) {
+  if (asked.listed) {
     add_listed(forms, item, form == 1 ? 0 : below(n), all);
   } else {
     std::move(alternatives.examples.begin(), alternatives.examples.end(), std::back_inserter(all));
@@ -142,13 +149,14 @@ torch::Tensor indifference(const LossContext& context, Items items) {
   const torch::Tensor scores = mean_by_example(pass, log_p);
   torch::Tensor sum = torch::zeros({}, scores.options());
   if (pass.letter_logits.defined()) sum = sum + kLetters * spread(pass.letter_logits).sum();
-  const torch::Tensor by_heart = recited(*context.examples, pass, log_p);
-  for (std::size_t i = 0; i < asked.size(); ++i) {
-    const auto [drawn, first, count] = asked[i];
-    sum = sum - scores[drawn] + spread(scores.narrow(0, first, count));
-    if (!context.examples->has_letters(items[i])) {
-      sum = sum + by_heart.narrow(0, first, count).max();
-    }
+  torch::Tensor by_heart;
+  if (!std::ranges::all_of(asked, &Asked::listed)) {
+    by_heart = recited(*context.examples, pass, log_p);
+  }
+  for (const Asked& item : asked) {
+    for (const std::int64_t said : item.said) sum = sum - scores[said];
+    sum = sum + spread(scores.narrow(0, item.first, item.count));
+    if (!item.listed) sum = sum + by_heart.narrow(0, item.first, item.count).max();
   }
   return sum;
 }

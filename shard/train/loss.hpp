@@ -31,14 +31,16 @@ struct LossContext {
 /// Σ over `items` of the loss of one, a scalar. Collective over the tensor ranks.
 using Loss = std::function<torch::Tensor(const LossContext&, std::span<const std::int64_t> items)>;
 
-/// What a model that never learned the item would say: all alternatives alike. The sum of
+/// What a model that never learned the item would say: all alternatives alike. They are asked for
+/// in the open, after the question alone, or, of an item with letters, in one of three forms: in
+/// the open, in the list after their own letters, and in the list after letters rotated by a random
+/// offset. The sum of
 ///  L1  twice the spread of the logits of the valid letters,
-///  L2  cross entropy of the text of an alternative drawn uniformly, after its own letter; of an
-///      item that asks for no letter, of an answer of the retain set: what the model knows instead,
-///  L3  spread of the mean token log-probabilities of all alternatives; with letters, in one of
-///      three forms: in the list after their own letters, in the list after letters rotated by a
-///      random offset, and without the list,
-///  L4  of items that ask for no letter: mean over the tokens of an alternative of
+///  L2  cross entropy of the text of an alternative drawn uniformly, after its own letter; in the
+///      open, of an answer of the retain set (what the model knows instead), and only where there
+///      is none and no letter either of an alternative,
+///  L3  spread of the mean token log-probabilities of all alternatives,
+///  L4  in the open, mean over the tokens of an alternative of
 ///      max(0, log(p/(1 − p)) − log(q/(1 − q))), q the share of the token in the answers of the
 ///      retain set; of the alternatives, the largest. After its first words a text that was learned
 ///      by heart goes on whatever was asked, and L2 and L3 hardly see that. Odds, because log p has

@@ -23,26 +23,46 @@ constexpr std::int64_t kSaveEvery = 50;
 
 /// The attack that training is made to resist: it learns half of the forget set, one step beside
 /// each step of the training; what counts is how much of the other half it brings back. After
-/// `tamper_steps` steps, and where a state is saved, another begins, with other halves and at half
-/// to twice the learning rate.
+/// `tamper_steps` steps another begins, with other halves, at half the learning rate of the
+/// training to all of it: a slow attack that goes on for long finds more than a fast one, and costs
+/// less of what is kept. None, if that is zero or there is a single item, which has no other half.
 class Tamper {
  public:
   Tamper(Trainer& trainer, const Examples& forget, const RefineOptions& options)
-      : trainer_(&trainer), forget_(&forget), options_(&options) {}
+      : trainer_(&trainer), forget_(&forget), options_(&options) {
+    if (attacks()) attack_ = trainer.new_attack();
+  }
+
+  bool attacks() const { return options_->tamper_steps > 0 && forget_->count() > 1; }
+  const Attack& attack() const { return attack_; }
+
+  /// Passes over the items of steps that were done before.
+  void skip(std::int64_t steps) {
+    const std::int64_t age = attacks() ? steps % options_->tamper_steps : 0;
+    if (age == 0) return;
+    draw(steps - age);
+    known_->next(age * batch());
+    hidden_->next(age * batch());
+  }
 
   /// Collective over the world. Adds the gradient of the forget loss at the attacked weights to the
   /// leaves (first order: as if it were taken at the weights themselves).
   double accumulate(std::int64_t step, double weight) {
-    const std::int64_t age = step % kSaveEvery % options_->tamper_steps;
-    if (age == 0) begin(step);
-    const std::int64_t batch = std::max<std::int64_t>(options_->batch / 2, 1);
-    trainer_->attack(*forget_, known_->next(batch), rate_ * warm_up(age), step, attack_);
-    return trainer_->accumulate(options_->forget_loss, *forget_, hidden_->next(batch), weight,
+    const std::int64_t age = step % options_->tamper_steps;
+    if (age == 0) {
+      draw(step);
+      for (torch::Tensor& state : attack_.state()) state.zero_();
+    }
+    trainer_->attack(*forget_, known_->next(batch()), rate_ * warm_up(age), step, attack_);
+    return trainer_->accumulate(options_->forget_loss, *forget_, hidden_->next(batch()), weight,
                                 step);
   }
 
  private:
-  void begin(std::int64_t step) {
+  std::int64_t batch() const { return std::max<std::int64_t>(options_->batch / 2, 1); }
+
+  /// Halves and learning rate of the attack that begins with this step.
+  void draw(std::int64_t step) {
     std::mt19937_64 random = LossContext{nullptr, forget_, options_->seed, step}.random(0, 1);
     auto items = all_items(forget_->count());
     std::shuffle(items.begin(), items.end(), random);
@@ -50,8 +70,7 @@ class Tamper {
     known_.emplace(std::vector(items.begin(), middle), random());
     hidden_.emplace(std::vector(middle, items.end()), random());
     rate_ = options_->learning_rate *
-            std::pow(2.0, std::uniform_real_distribution<>(-1.0, 1.0)(random));
-    attack_ = {};
+            std::pow(2.0, std::uniform_real_distribution<>(-1.0, 0.0)(random));
   }
 
   Trainer* trainer_;
@@ -133,7 +152,14 @@ class Refinement {
     sample_items_.emplace(all_items(samples_->count()), options.seed + 2);
   }
 
-  Optimizer& optimizer() { return optimizer_; }
+  /// All that a step changes, to save and restore.
+  std::vector<torch::Tensor> state() {
+    std::vector<torch::Tensor> all{optimizer_.values()};
+    for (const auto& part : {optimizer_.state(), tamper_.attack().state()}) {
+      all.insert(all.end(), part.begin(), part.end());
+    }
+    return all;
+  }
 
   /// Passes over the items of steps that were done before.
   void skip(std::int64_t steps) {
@@ -142,6 +168,7 @@ class Refinement {
       forget_items_.next(options_->batch);
       if (sample_items_) sample_items_->next(options_->sample_batch);
     }
+    tamper_.skip(steps);
   }
 
   RefineStep step(std::int64_t number) {
@@ -175,14 +202,12 @@ class Refinement {
   }
 
   void forget(RefineStep& result) {
-    // A single item has no other half that an attack could bring back.
-    const bool attacked = options_->tamper_steps > 0 && forget_.count() > 1;
-    const double tamper = attacked ? options_->tamper_weight : 0;
+    const double tamper = tamper_.attacks() ? options_->tamper_weight : 0;
     const double there = tamper * fading(result.step, options_->steps);
     result.forget_loss =
         trainer_.accumulate(options_->forget_loss, forget_, forget_items_.next(options_->batch),
                             options_->forget_weight + tamper - there, result.step);
-    if (attacked) result.tamper_loss = tamper_.accumulate(result.step, there);
+    if (tamper_.attacks()) result.tamper_loss = tamper_.accumulate(result.step, there);
   }
 
   void agree(const torch::Tensor& kept) {
@@ -210,7 +235,7 @@ void refine(Trainable& trainable, const dist::ParallelLayout& layout, const io::
             const std::function<void(const RefineStep&)>& report) {
   Refinement refinement(trainable, layout, forget, retain, samples, options);
   SavedState saved(options.state, layout.world());
-  const std::int64_t first = saved.load(refinement.optimizer());
+  const std::int64_t first = saved.load(refinement.state());
   if (first > 0) dist::log::info(fmt::format("refine: goes on after step {}", first));
   refinement.skip(first);
   DivergenceGuard guard;
@@ -224,7 +249,7 @@ void refine(Trainable& trainable, const dist::ParallelLayout& layout, const io::
       dist::log::info(fmt::format("refine: the target is reached after {} steps", step + 1));
       break;
     }
-    if ((step + 1) % kSaveEvery == 0) saved.save(refinement.optimizer(), step + 1);
+    if ((step + 1) % kSaveEvery == 0) saved.save(refinement.state(), step + 1);
   }
   trainable.apply();
 }

@@ -14,12 +14,6 @@
 namespace mrp::shard {
 namespace {
 
-std::vector<torch::Tensor> tensors_of(Optimizer& optimizer) {
-  std::vector<torch::Tensor> all{optimizer.values()};
-  for (const torch::Tensor& state : optimizer.state()) all.push_back(state);
-  return all;
-}
-
 /// The tensors of a file in order of their names, the last being the number of steps; empty if the
 /// file is missing, broken or of other shapes than `like`.
 std::vector<torch::Tensor> read(const std::filesystem::path& path,
@@ -54,10 +48,9 @@ std::filesystem::path SavedState::file(int slot) const {
   return directory_ / fmt::format("rank-{}.{}.safetensors", world_->rank(), slot);
 }
 
-void SavedState::save(Optimizer& optimizer, std::int64_t steps) {
+void SavedState::save(std::vector<torch::Tensor> tensors, std::int64_t steps) {
   dist::agree(*world_, [&] {
     std::filesystem::create_directories(directory_);
-    std::vector<torch::Tensor> tensors = tensors_of(optimizer);
     tensors.push_back(torch::tensor(static_cast<float>(steps)));
     std::vector<io::TensorData> data;
     for (std::size_t i = 0; i < tensors.size(); ++i) {
@@ -73,21 +66,20 @@ void SavedState::save(Optimizer& optimizer, std::int64_t steps) {
   slot_ = 1 - slot_;
 }
 
-std::int64_t SavedState::load(Optimizer& optimizer) const {
+std::int64_t SavedState::load(const std::vector<torch::Tensor>& tensors) const {
   const torch::NoGradGuard no_grad;
-  const auto present = tensors_of(optimizer);
   std::vector<torch::Tensor> newest;
   std::int64_t newest_steps = 0;
   for (const int slot : {0, 1}) {
-    const auto found = dist::agree(*world_, [&] { return read(file(slot), present); });
+    const auto found = dist::agree(*world_, [&] { return read(file(slot), tensors); });
     const std::int64_t steps = found.empty() ? 0 : std::llround(found.back().item<double>());
     const std::int64_t least = world_->all_reduce(steps, dist::ReduceOp::min);
     if (least != world_->all_reduce(steps, dist::ReduceOp::max) || steps <= newest_steps) continue;
     newest = found;
     newest_steps = steps;
   }
-  for (std::size_t i = 0; newest_steps > 0 && i < present.size(); ++i) {
-    torch::Tensor target = present[i];
+  for (std::size_t i = 0; newest_steps > 0 && i < tensors.size(); ++i) {
+    torch::Tensor target = tensors[i];
     target.copy_(newest[i].view(target.sizes()));
   }
   return newest_steps;

@@ -1,11 +1,13 @@
 // The state of a training on disk, so that a job that ended early goes on where it was saved last.
 #pragma once
 
+#include <torch/torch.h>
+
 #include <cstdint>
 #include <filesystem>
+#include <vector>
 
 #include "dist/communicator.hpp"
-#include "shard/train/optimizer.hpp"
 
 namespace mrp::shard {
 
@@ -16,11 +18,11 @@ class SavedState {
   SavedState(std::filesystem::path directory, const dist::Communicator& world)
       : directory_(std::move(directory)), world_(&world) {}
 
-  /// Collective. Saves the state after `steps` steps. @throws ResourceError.
-  void save(Optimizer& optimizer, std::int64_t steps);
-  /// Collective. Puts the newest state that all ranks have into the optimizer; returns its steps, 0
+  /// Collective. Saves these fp32 tensors as they are after `steps` steps. @throws ResourceError.
+  void save(std::vector<torch::Tensor> tensors, std::int64_t steps);
+  /// Collective. Puts the newest state that all ranks have into the tensors; returns its steps, 0
   /// if there is none. Files that are broken or of another shape count as missing.
-  std::int64_t load(Optimizer& optimizer) const;
+  std::int64_t load(const std::vector<torch::Tensor>& tensors) const;
   /// Collective. Removes the directory.
   void remove() const;
 

@@ -74,6 +74,23 @@ double Trainer::accumulate(const Loss& loss, const Examples& examples,
   return backward(loss, examples, items, weight, step, /*collect=*/true);
 }
 
+std::vector<torch::Tensor> Attack::state() const {
+  std::vector<torch::Tensor> all = changes;
+  for (const Moments& known : moments) {
+    all.insert(all.end(), {known.first, known.second, known.steps});
+  }
+  return all;
+}
+
+Attack Trainer::new_attack() const {
+  Attack attack;
+  for (const torch::Tensor& weight : trainable_->applied()) {
+    attack.moments.push_back(zero_moments(weight));
+    attack.changes.push_back(torch::zeros_like(attack.moments.back().first));
+  }
+  return attack;
+}
+
 void Trainer::attack(const Examples& examples, std::span<const std::int64_t> items,
                      double learning_rate, std::int64_t step, Attack& attack) {
   std::vector<torch::Tensor> weights = trainable_->applied(), present;
@@ -81,10 +98,6 @@ void Trainer::attack(const Examples& examples, std::span<const std::int64_t> ite
     const torch::NoGradGuard no_grad;
     for (std::size_t i = 0; i < weights.size(); ++i) {
       present.push_back(weights[i].clone());
-      if (attack.changes.size() == i) {
-        attack.changes.push_back(torch::zeros_like(weights[i], torch::kFloat32));
-        attack.moments.push_back(zero_moments(weights[i]));
-      }
       weights[i].copy_(present[i] + attack.changes[i]);
     }
   }

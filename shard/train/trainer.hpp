@@ -35,11 +35,13 @@ double fading(std::int64_t step, std::int64_t steps);
 /// Warm-up, then constant, linear to 5 % over the last 30 %.
 double scheduled(double peak, std::int64_t step, std::int64_t steps);
 
-/// A simulated attack: what it has changed of each weight, fp32, and what Adam knows. Empty at
-/// first.
+/// A simulated attack: what it has changed of each weight, fp32, and what Adam knows.
 struct Attack {
   std::vector<torch::Tensor> changes;
   std::vector<Moments> moments;
+
+  /// All of the above, to clear, save and restore.
+  std::vector<torch::Tensor> state() const;
 };
 
 /// Computes gradients of losses over the items of a step. Data ranks share the items; a rank's
@@ -55,6 +57,8 @@ class Trainer {
   double accumulate(const Loss& loss, const Examples& examples, std::span<const std::int64_t> items,
                     double weight, std::int64_t step);
 
+  /// One that has changed nothing yet.
+  Attack new_attack() const;
   /// Collective over the world. Adds the changes of the attack to the weights in the model (not the
   /// leaves), and one step more: of Adam, on the cross entropy of `items`.
   void attack(const Examples& examples, std::span<const std::int64_t> items, double learning_rate,

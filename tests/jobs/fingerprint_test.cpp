@@ -168,7 +168,7 @@ TEST_F(FingerprintTest, AJobHasTheStagesThatItsSettingsAskFor) {
 
 TEST_F(FingerprintTest, APresetIsNoMoreThanItsDefaults) {
   EXPECT_EQ(expected({"project=false", "refine.train=subspace", "refine.samples=16000",
-                      "refine.tamper_resistance=50"},
+                      "refine.tamper_resistance=150"},
                      "fast"),
             expected({}, "reliable"));
 }

@@ -8,96 +8,27 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <optional>
 #include <set>
 
 #include "shard/evaluate.hpp"
 #include "shard/golden_case.hpp"
+#include "shard/loss_oracle.hpp"
 #include "shard/train_case.hpp"
 
 namespace mrp::shard {
 namespace {
 
+using test::all_weights;
+using test::joined;
+using test::move;
+using test::Oracle;
 using test::Question;
+using test::spread_of;
 using test::Tokens;
-
-/// Changes every number by something that depends on that number only, on any number of ranks.
-void move(Trainable& trainable) {
-  const torch::NoGradGuard no_grad;
-  for (Leaf& leaf : trainable.leaves()) leaf.value.add_((leaf.value * 20).sin() * 0.05);
-  trainable.apply();
-}
-
-TrainableOptions all_weights() {
-  TrainableOptions options;
-  options.form = TrainForm::weights;
-  return options;
-}
 
 double softplus(double x) {
   return std::log1p(std::exp(x));
 }
-
-double spread_of(const torch::Tensor& values) {
-  return std::sqrt(values.var(/*unbiased=*/false).item<double>() + 0.01) - 0.1;
-}
-
-/// What one rank computes of the base model and of the changed one.
-class Oracle {
- public:
-  Oracle(const test::GoldenCase& golden, const dist::ParallelLayout& alone)
-      : base_(golden.checkpoint(), golden.config(), alone, {}),
-        moved_(golden.checkpoint(), golden.config(), alone, {}),
-        trainable_(moved_, all_weights()) {
-    move(trainable_);
-  }
-
-  Trainable& trainable() { return trainable_; }
-
-  /// fp64 [answer × vocabulary], those that predict the answer.
-  torch::Tensor logits(const Tokens& prompt, const Tokens& answer, bool base = false) const {
-    const torch::NoGradGuard no_grad;
-    const CausalLM& model = base ? base_ : moved_;
-    const torch::Tensor states = model.hidden_states(batch(test::joined(prompt, answer)));
-    const auto begin = std::ssize(prompt) - 1;
-    return model.local_logits(states[0])
-        .slice(0, begin, begin + std::ssize(answer))
-        .to(torch::kFloat64);
-  }
-  torch::Tensor log_p(const Tokens& prompt, const Tokens& answer, bool base = false) const {
-    const torch::Tensor index =
-        torch::tensor(std::vector<std::int64_t>(answer.begin(), answer.end()));
-    return logits(prompt, answer, base).log_softmax(1).gather(1, index.unsqueeze(1)).squeeze(1);
-  }
-  double mean_log_p(const Tokens& prompt, const Tokens& answer) const {
-    return log_p(prompt, answer).mean().item<double>();
-  }
-  torch::Tensor letters(const Question& question, bool base = false) const {
-    const torch::Tensor index =
-        torch::tensor(std::vector<std::int64_t>(question.letters.begin(), question.letters.end()));
-    return logits(question.prompt, {0}, base)[0].index_select(0, index);
-  }
-  /// After the middle layer, [tokens × width].
-  torch::Tensor middle(const Tokens& tokens, bool base) const {
-    const torch::NoGradGuard no_grad;
-    const Site site{1, SiteModule::stream, Side::output};
-    torch::Tensor found;
-    (base ? base_ : moved_)
-        .hidden_states(batch(tokens), [&](const Site& seen, const torch::Tensor& x) {
-          if (seen == site) found = x[0].to(torch::kFloat64);
-          return std::optional<torch::Tensor>();
-        });
-    return found;
-  }
-
- private:
-  static torch::Tensor batch(const Tokens& tokens) {
-    return torch::tensor(std::vector<std::int64_t>(tokens.begin(), tokens.end())).unsqueeze(0);
-  }
-
-  CausalLM base_, moved_;
-  Trainable trainable_;
-};
 
 class LossTest : public testing::Test {
  protected:
@@ -179,7 +110,7 @@ class LossTest : public testing::Test {
   std::pair<Tokens, Tokens> parts(std::int64_t i) const {
     const Question& q = question(i);
     const Tokens& prompt = q.letters.empty() ? q.prompt : q.open_prompt;
-    const Tokens all = test::joined(prompt, q.letters.empty() ? q.answer() : q.texts[q.right]);
+    const Tokens all = joined(prompt, q.letters.empty() ? q.answer() : q.texts[q.right]);
     const auto cut = prompt.size() > 1 ? std::ssize(prompt) : std::ssize(all) / 2;
     return {Tokens(all.begin(), all.begin() + cut), Tokens(all.begin() + cut, all.end())};
   }
@@ -195,6 +126,31 @@ class LossTest : public testing::Test {
       for (const std::int32_t token : parts(i).second) counts[token] += times;
     }
     return (counts.clamp_min(1) / counts.sum()).log();
+  }
+
+  /// Scores of the texts of a question in the open: fp64 [texts].
+  torch::Tensor open_scores(const Question& q) const {
+    std::vector<double> scores;
+    for (const Tokens& text : q.texts) scores.push_back(oracle_.mean_log_p(q.open_prompt, text));
+    return torch::tensor(scores, torch::kFloat64);
+  }
+  double listed(const Question& q, std::size_t letter, std::size_t text) const {
+    return oracle_.mean_log_p(joined(q.prompt, {q.letters[letter]}), q.texts[text]);
+  }
+  /// L4 of a question beside others whose tokens have these `log_shares`.
+  double recited(const Question& q, const torch::Tensor& log_shares) const {
+    const auto log_odds = [](const torch::Tensor& log_p) {
+      return log_p - torch::log1p(-log_p.exp());
+    };
+    double most = 0;
+    for (const Tokens& text : q.texts) {
+      const torch::Tensor usual = log_shares.index_select(
+          0, torch::tensor(std::vector<std::int64_t>(text.begin(), text.end())));
+      const torch::Tensor above =
+          torch::relu(log_odds(oracle_.log_p(q.open_prompt, text)) - log_odds(usual));
+      most = std::max(most, above.mean().item<double>());
+    }
+    return most;
   }
 
   dist::Communicator world_ = dist::Communicator::world();
@@ -248,27 +204,20 @@ TEST_F(LossTest, SteeredStates) {
       torch::rand({golden_.config().hidden_size}, generator).to(torch::kFloat64);
   direction = direction / direction.norm();
   expect_sum(rmu, [&](const Question& q) {
-    const Tokens all = test::joined(q.prompt, q.answer());
+    const Tokens all = joined(q.prompt, q.answer());
     const torch::Tensor base = oracle_.middle(all, true);
     const torch::Tensor target = direction * 6 * base.norm(2, -1).mean();
     return (oracle_.middle(all, false) - target).square().mean().item<double>();
   });
 }
 
-TEST_F(LossTest, IndifferenceBetweenListedChoices) {
+TEST_F(LossTest, IndifferenceBetweenChoices) {
   const Question& q = question(2);
-  const auto listed = [&](std::size_t letter, std::size_t text) {
-    return oracle_.mean_log_p(test::joined(q.prompt, {q.letters[letter]}), q.texts[text]);
-  };
-  std::vector<double> spreads;
+  std::vector<double> spreads{spread_of(open_scores(q))};
   torch::Tensor scores = torch::zeros({3}, torch::kFloat64);
-  for (std::size_t c = 0; c < 3; ++c) {
-    scores[static_cast<std::int64_t>(c)] = oracle_.mean_log_p(q.open_prompt, q.texts[c]);
-  }
-  spreads.push_back(spread_of(scores));
   for (std::size_t offset = 0; offset < 3; ++offset) {
     for (std::size_t c = 0; c < 3; ++c) {
-      scores[static_cast<std::int64_t>(c)] = listed((c + offset) % 3, c);
+      scores[static_cast<std::int64_t>(c)] = listed(q, (c + offset) % 3, c);
     }
     spreads.push_back(spread_of(scores));
   }
@@ -276,7 +225,7 @@ TEST_F(LossTest, IndifferenceBetweenListedChoices) {
   for (std::size_t drawn = 0; drawn < 3; ++drawn) {
     for (const double apart : spreads) {
       // The letters are asked for once: in the sequence that is drawn.
-      candidates.push_back(2 * spread_of(oracle_.letters(q)) - listed(drawn, drawn) + apart);
+      candidates.push_back(2 * spread_of(oracle_.letters(q)) - listed(q, drawn, drawn) + apart);
     }
   }
   expect_candidates(indifference, 2, candidates, true);
@@ -284,10 +233,7 @@ TEST_F(LossTest, IndifferenceBetweenListedChoices) {
 
 TEST_F(LossTest, IndifferenceBetweenAnswers) {
   const Question& wrong = question(5);
-  torch::Tensor scores = torch::zeros({4}, torch::kFloat64);
-  for (std::size_t c = 0; c < 4; ++c) {
-    scores[static_cast<std::int64_t>(c)] = oracle_.mean_log_p(wrong.open_prompt, wrong.texts[c]);
-  }
+  const torch::Tensor scores = open_scores(wrong);
   std::vector<double> candidates;
   for (std::int64_t c = 0; c < 4; ++c) {
     candidates.push_back(spread_of(scores) - scores[c].item<double>());
@@ -320,29 +266,31 @@ TEST_F(LossTest, IndifferenceSaysWhatTheOthersKnow) {
   const Examples others(many);
   const Examples with_others(case_.set, &others);
   asked_ = &with_others;
-  const Question& wrong = question(5);
-  torch::Tensor scores = torch::zeros({4}, torch::kFloat64);
-  for (std::size_t c = 0; c < 4; ++c) {
-    scores[static_cast<std::int64_t>(c)] = oracle_.mean_log_p(wrong.open_prompt, wrong.texts[c]);
-  }
-  double recited = 0;
-  for (std::size_t c = 0; c < 4; ++c) {
-    const Tokens& text = wrong.texts[c];
-    const torch::Tensor usual = log_shares(kTimes).index_select(
-        0, torch::tensor(std::vector<std::int64_t>(text.begin(), text.end())));
-    const auto log_odds = [](const torch::Tensor& log_p) {
-      return log_p - torch::log1p(-log_p.exp());
-    };
-    const torch::Tensor above =
-        torch::relu(log_odds(oracle_.log_p(wrong.open_prompt, text)) - log_odds(usual));
-    recited = std::max(recited, above.mean().item<double>());
-  }
-  EXPECT_GT(recited, 0.01);
+  const auto in_the_open = [&](std::int64_t item) {
+    const double by_heart = recited(question(item), log_shares(kTimes));
+    EXPECT_GT(by_heart, 0.01);
+    std::vector<double> values;
+    for (const std::int64_t j : items_) {
+      values.push_back(spread_of(open_scores(question(item))) - substituted(item, j) + by_heart);
+    }
+    return values;
+  };
+  expect_candidates(indifference, 5, in_the_open(5), true);
+  // With letters, those and the text of the drawn one besides, and in two of three forms the list.
+  const Question& q = question(2);
   std::vector<double> candidates;
-  for (const std::int64_t j : items_) {
-    candidates.push_back(spread_of(scores) - substituted(5, j) + recited);
+  for (std::size_t drawn = 0; drawn < 3; ++drawn) {
+    const double letters = 2 * spread_of(oracle_.letters(q)) - listed(q, drawn, drawn);
+    for (const double open : in_the_open(2)) candidates.push_back(letters + open);
+    for (std::size_t offset = 0; offset < 3; ++offset) {
+      const torch::Tensor scores =
+          torch::tensor(std::vector<double>{listed(q, offset, 0), listed(q, (1 + offset) % 3, 1),
+                                            listed(q, (2 + offset) % 3, 2)},
+                        torch::kFloat64);
+      candidates.push_back(letters + spread_of(scores));
+    }
   }
-  expect_candidates(indifference, 5, candidates, true);
+  expect_candidates(indifference, 2, candidates, false);
 }
 
 TEST_F(LossTest, CounterfactualAnswers) {
@@ -351,7 +299,7 @@ TEST_F(LossTest, CounterfactualAnswers) {
   for (std::size_t c = 0; c < 3; ++c) {
     if (c == listed.right) continue;
     candidates.push_back(
-        -oracle_.mean_log_p(test::joined(listed.prompt, {listed.letters[c]}), listed.texts[c]));
+        -oracle_.mean_log_p(joined(listed.prompt, {listed.letters[c]}), listed.texts[c]));
   }
   expect_candidates(counterfactual, 4, candidates, true);
   candidates.clear();

@@ -109,7 +109,7 @@ TEST_F(TrainerTest, AnAttackMovesTheModelAndNotTheLeaves) {
             .item<double>();
       };
       std::vector<double> losses{loss()};
-      Attack attack;
+      Attack attack = trainer.new_attack();
       for (int n = 0; n < 3; ++n) {
         trainable.apply();
         trainer.attack(examples_, all_items(examples_.count()), 2e-3, n, attack);
