@@ -137,6 +137,16 @@ class LossTest : public testing::Test {
   double listed(const Question& q, std::size_t letter, std::size_t text) const {
     return oracle_.mean_log_p(joined(q.prompt, {q.letters[letter]}), q.texts[text]);
   }
+  /// Spreads of the texts behind the list of three, for each offset between texts and letters.
+  std::vector<double> listed_spreads(const Question& q) const {
+    std::vector<double> spreads;
+    for (std::size_t offset = 0; offset < 3; ++offset) {
+      std::vector<double> scores;
+      for (std::size_t c = 0; c < 3; ++c) scores.push_back(listed(q, (c + offset) % 3, c));
+      spreads.push_back(spread_of(torch::tensor(scores, torch::kFloat64)));
+    }
+    return spreads;
+  }
   /// L4 of a question beside others whose tokens have these `log_shares`.
   double recited(const Question& q, const torch::Tensor& log_shares) const {
     const auto log_odds = [](const torch::Tensor& log_p) {
@@ -213,14 +223,8 @@ TEST_F(LossTest, SteeredStates) {
 
 TEST_F(LossTest, IndifferenceBetweenChoices) {
   const Question& q = question(2);
-  std::vector<double> spreads{spread_of(open_scores(q))};
-  torch::Tensor scores = torch::zeros({3}, torch::kFloat64);
-  for (std::size_t offset = 0; offset < 3; ++offset) {
-    for (std::size_t c = 0; c < 3; ++c) {
-      scores[static_cast<std::int64_t>(c)] = listed(q, (c + offset) % 3, c);
-    }
-    spreads.push_back(spread_of(scores));
-  }
+  std::vector<double> spreads = listed_spreads(q);
+  spreads.push_back(spread_of(open_scores(q)));
   std::vector<double> candidates;
   for (std::size_t drawn = 0; drawn < 3; ++drawn) {
     for (const double apart : spreads) {
@@ -282,13 +286,7 @@ TEST_F(LossTest, IndifferenceSaysWhatTheOthersKnow) {
   for (std::size_t drawn = 0; drawn < 3; ++drawn) {
     const double letters = 2 * spread_of(oracle_.letters(q)) - listed(q, drawn, drawn);
     for (const double open : in_the_open(2)) candidates.push_back(letters + open);
-    for (std::size_t offset = 0; offset < 3; ++offset) {
-      const torch::Tensor scores =
-          torch::tensor(std::vector<double>{listed(q, offset, 0), listed(q, (1 + offset) % 3, 1),
-                                            listed(q, (2 + offset) % 3, 2)},
-                        torch::kFloat64);
-      candidates.push_back(letters + spread_of(scores));
-    }
+    for (const double apart : listed_spreads(q)) candidates.push_back(letters + apart);
   }
   expect_candidates(indifference, 2, candidates, false);
 }
