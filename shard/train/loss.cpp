@@ -107,16 +107,18 @@ torch::Tensor recited(const Examples& forms, const Pass& pass, const torch::Tens
 /// Weight of L1: the texts have two losses, the letters one.
 constexpr double kLetters = 2.0;
 
-/// Weight of the KL divergence beside the spread.
-constexpr double kKeepLikely = 4.0;
+/// Weight of the root of the KL divergence beside the spread.
+constexpr double kKeepLikely = 10.0;
 
 torch::Tensor match(const Pass& pass, const Pass& base) {
   const torch::Tensor change = vocabulary_spread(*pass.model, pass.logits - base.logits);
-  // The spread hardly sees a change of the few tokens that are likely, and the mean of a long text
-  // hardly sees that of a single token: of a letter, for instance.
-  const torch::Tensor likely = kl_divergence(*pass.model, base.logits, pass.logits);
-  const torch::Tensor worst = torch::sqrt(mean_by_example(pass, likely.square()) + 1e-4) - 1e-2;
-  const torch::Tensor sum = (mean_by_example(pass, change) + kKeepLikely * worst).sum();
+  // The spread hardly sees a change of the few tokens that are likely. KL divergence itself has no
+  // slope where little has changed and a steep one where much has: all texts would lose a little.
+  // With its root most lose nothing, and a few change as much as forgetting takes.
+  const torch::Tensor mean =
+      mean_by_example(pass, kl_divergence(*pass.model, base.logits, pass.logits));
+  const torch::Tensor likely = torch::sqrt(mean + 1e-4) - 1e-2;
+  const torch::Tensor sum = (mean_by_example(pass, change) + kKeepLikely * likely).sum();
   if (!pass.letter_logits.defined()) return sum;
   const torch::Tensor known = torch::isfinite(base.letter_logits);
   const torch::Tensor letters = torch::where(

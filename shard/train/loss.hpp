@@ -76,7 +76,7 @@ torch::Tensor cross_entropy(const LossContext&, std::span<const std::int64_t> it
 torch::Tensor kl_to_base(const LossContext&, std::span<const std::int64_t> items);
 
 /// Spread of the change of the logits, over the valid letters and, at each answer token, over the
-/// vocabulary, and 4 √(mean KL² + 1e-4) − 0.04 with KL(base ‖ model) there: zero if the model
+/// vocabulary, and 10 √(mean KL + 1e-4) − 0.1 with KL(base ‖ model) there: zero if the model
 /// differs from the base by constants only.
 torch::Tensor logit_match(const LossContext&, std::span<const std::int64_t> items);
 

@@ -91,19 +91,17 @@ class LossTest : public testing::Test {
   torch::Tensor answer_logits(const Question& q, bool base = false) const {
     return oracle_.logits(q.prompt, q.answer(), base);
   }
-  torch::Tensor kl_by_token(const Question& q) const {
+  double kl(const Question& q) const {
     const torch::Tensor log_p = answer_logits(q, true).log_softmax(1);
     const torch::Tensor log_q = answer_logits(q).log_softmax(1);
-    return (log_p.exp() * (log_p - log_q)).sum(1);
+    return (log_p.exp() * (log_p - log_q)).sum(1).mean().item<double>();
   }
-  double kl(const Question& q) const { return kl_by_token(q).mean().item<double>(); }
-  /// Spreads of the change of the logits, and 4 root mean square KL.
+  /// Spreads of the change of the logits, and 10 times the root of KL.
   double match(const Question& q) const {
     const torch::Tensor change = answer_logits(q) - answer_logits(q, true);
-    const double square = kl_by_token(q).square().mean().item<double>();
     double sum = 0;
     for (std::int64_t t = 0; t < change.size(0); ++t) sum += spread_of(change[t]);
-    sum = sum / static_cast<double>(change.size(0)) + 4 * (std::sqrt(square + 1e-4) - 1e-2);
+    sum = sum / static_cast<double>(change.size(0)) + 10 * (std::sqrt(kl(q) + 1e-4) - 1e-2);
     return q.letters.empty() ? sum : sum + spread_of(oracle_.letters(q) - oracle_.letters(q, true));
   }
   /// Prompt and answer, of the form without letters. A text without a prompt is cut in the middle.
