@@ -4,6 +4,15 @@
 
 namespace mrp::io {
 
+void ChunkReader::turn_to(const ChunkRun& run, dist::Range across) {
+  for (Slot& slot : slots_) {
+    slot.under_way = {};
+    slot.step = -1;
+  }
+  run_ = run;
+  across_ = across;
+}
+
 ChunkReader::Slot& ChunkReader::start(std::int64_t step) {
   Slot& slot = slots_[static_cast<std::size_t>(step) % slots_.size()];
   if (slot.step == step) return slot;

@@ -17,13 +17,14 @@ namespace mrp::io {
 /// thread-safe.
 class ChunkReader {
  public:
-  /// Columns of chunks `across` of the run. `file` must outlive the reader and hold all bytes of
-  /// `run`.
-  ChunkReader(const DirectFile& file, const ChunkRun& run, dist::Range across)
-      : file_(&file), run_(run), across_(across) {}
+  /// `file` must outlive the reader.
+  explicit ChunkReader(const DirectFile& file) : file_(&file) {}
   ChunkReader(const ChunkReader&) = delete;
   ChunkReader& operator=(const ChunkReader&) = delete;
 
+  /// From now on reads columns of chunks `across` of `run`, all bytes of which the file holds. The
+  /// memory is kept: that of new pages has to be cleared.
+  void turn_to(const ChunkRun& run, dist::Range across);
   dist::Range across() const noexcept { return across_; }
   /// The bytes of a chunk, valid until the next call. @throws ResourceError.
   std::span<const std::byte> chunk(std::int64_t down, std::int64_t across);

@@ -64,7 +64,7 @@ struct StateReader::Impl {
   std::vector<bf16> raw;
   DirectFile direct;
   std::optional<ChunkRun> run;  ///< of the dataset, if its chunks can be read directly
-  std::optional<ChunkReader> chunks;
+  ChunkReader chunks{direct};
 
   explicit Impl(const std::filesystem::path& file_path)
       : path(file_path), file(open_hdf5(file_path)), direct(file_path, DirectFile::Access::read) {
@@ -127,21 +127,21 @@ struct StateReader::Impl {
     run = find_chunk_run(dataset.get());
     rows_per_chunk = run ? run->rows : rows.at(set);
     if (run && run->end() > std::filesystem::file_size(path)) run.reset();
-    chunks.reset();
+    chunks.turn_to({}, {});
     current = {set, site};
   }
 
   /// Whole columns of chunks.
   void read_chunks(dist::Range range, dist::Range columns, std::span<float> out) {
     const dist::Range across{columns.begin / run->columns, columns.end / run->columns};
-    if (!chunks || chunks->across() != across) chunks.emplace(direct, *run, across);
+    if (chunks.across() != across) chunks.turn_to(*run, across);
     const auto width = static_cast<std::size_t>(columns.size());
     const auto part = static_cast<std::size_t>(run->columns);
     for (std::int64_t begin = range.begin; begin < range.end;) {
       const std::int64_t down = begin / run->rows;
       const std::int64_t end = std::min((down + 1) * run->rows, range.end);
       for (std::int64_t column = columns.begin; column < columns.end; column += run->columns) {
-        auto bytes = chunks->chunk(down, column / run->columns)
+        auto bytes = chunks.chunk(down, column / run->columns)
                          .subspan(static_cast<std::size_t>(begin % run->rows) * run->row_bytes);
         auto target = out.subspan(static_cast<std::size_t>(column - columns.begin));
         // A chunk as wide as the block is one piece.
