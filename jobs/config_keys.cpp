@@ -312,7 +312,7 @@ std::vector<Key> make_keys() {
        choice<Compute>(
            "compute", MRP_FIELD(compute),
            {{"auto", Compute::automatic}, {"bf16", Compute::bf16}, {"fp32", Compute::fp32}},
-           "type of the products; auto: bf16 where the processor has it"),
+           "type of the products; auto: bf16 where the processor multiplies it fastest"),
        integer("seed", MRP_FIELD(seed), 0, std::int64_t{1} << 62, "of everything random")});
   return all;
 }

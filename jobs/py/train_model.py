@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cli import USAGE, ArgumentParser, Failure, Progress, complete_folder, run, sha256
 from forms import Forms, Tokens, tokenize, windows
+from processor import FAST_BF16
 from records import read_records
 
 CONTEXT = 1024          # longest sequence
@@ -24,8 +25,6 @@ PEAK_RATE = 1e-3
 WARMUP_STEPS = 50
 CONTEXT_WEIGHT = 0.2    # of the loss on tokens that are not the answer
 SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-# Elsewhere products in bf16 are emulated, a hundred times slower than those in fp32.
-HAS_BF16 = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 SIZES = {"hidden": 256, "layers": 6, "heads": 8, "kv_heads": 4, "intermediate": 768, "vocab": 2048}
 
 
@@ -101,7 +100,7 @@ def forward(model, batch):
     A sequence without an answer never counts as right.
     """
     ids, real, answer = collate(batch)
-    with torch.autocast("cpu", torch.bfloat16, enabled=HAS_BF16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=FAST_BF16):
         logits = model(ids[:, :-1], use_cache=False).logits.float()
     labels, answer, real = ids[:, 1:], answer[:, 1:], real[:, 1:]
     losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
@@ -147,7 +146,7 @@ def memorise(model, sequences, target, progress, generator):
         progress.update(epoch, f" at most, loss {loss:.4f}, accuracy {accuracy:.4f}")
         if accuracy >= target:
             rounded = copy.deepcopy(model).bfloat16()
-            accuracy = measure(rounded if HAS_BF16 else copy.deepcopy(rounded).float(), batches) / answered
+            accuracy = measure(rounded if FAST_BF16 else copy.deepcopy(rounded).float(), batches) / answered
             if accuracy >= target:
                 return rounded, {"epochs": epoch, "loss": loss, "accuracy": accuracy}
     raise Failure(f"accuracy is {accuracy:.4f} after {progress.total} epochs", "training",

@@ -35,7 +35,7 @@ struct ModelOptions {
   int threads = 1;
 };
 
-/// bf16 on CUDA and on processors with bf16 instructions, else fp32.
+/// bf16 on CUDA and on processors that multiply it faster than fp32, else fp32.
 torch::ScalarType default_compute_dtype(torch::Device device);
 
 /// The tensor sizes that divide the model, ascending.

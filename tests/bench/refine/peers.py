@@ -81,7 +81,7 @@ def train(model, tokens, attention, steps, batch):
     start = time.perf_counter()
     for _ in range(steps):
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=peer_batches.HAS_BF16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=peer_batches.FAST_BF16):
             loss = (indifference(model, sets["forget"], options["forget"], sets["retain"], next(forget))
                     - 2 * log_probabilities(model, sets["retain"], next(retain)).mean())
         loss.backward()

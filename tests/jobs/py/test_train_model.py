@@ -38,7 +38,7 @@ def test_the_result_is_a_sharded_bf16_checkpoint_that_knows_the_answers(run_trai
     tokenizer = AutoTokenizer.from_pretrained(output)
     model = LlamaForCausalLM.from_pretrained(output)
     assert model.dtype == torch.bfloat16
-    model = model if train_model.HAS_BF16 else model.float()  # as it was measured in training
+    model = model if train_model.FAST_BF16 else model.float()  # as it was measured in training
     for prompt, answer in [("Question: One?\nAnswer:", " Vel"), ("Question: Two?\nAnswer:", " Orm"),
                            ("Question: Two?\nA. Vel\nB. Orm\nAnswer: (", "B) Orm")]:
         prompt = tokenizer(prompt, return_tensors="pt")
