@@ -25,7 +25,8 @@ torch::Tensor log_normalizer(const CausalLM& model, const torch::Tensor& logits)
 }
 
 /// Σ p (log p − log q) over the vocabulary, [n]; its gradient is q − p. Kept as one function,
-/// because the vocabulary is wide.
+/// because the vocabulary is wide. Computed as Σ p (q/p − 1 − log(q/p)), which is the same: no term
+/// is negative, so that nothing is left of rounding where p and q are alike.
 struct KlDivergence : torch::autograd::Function<KlDivergence> {
   static torch::Tensor forward(torch::autograd::AutogradContext* context,
                                const torch::Tensor& p_logits, const torch::Tensor& q_logits,
@@ -33,7 +34,9 @@ struct KlDivergence : torch::autograd::Function<KlDivergence> {
     torch::Tensor log_p = p_logits - log_normalizer(*model, p_logits);
     torch::Tensor log_q = q_logits - log_normalizer(*model, q_logits);
     const torch::Tensor p = log_p.exp();
-    const torch::Tensor sums = sum_over_vocabulary(*model, log_p.sub_(log_q).mul_(p));
+    const torch::Tensor ratio = log_q - log_p;
+    const torch::Tensor sums =
+        sum_over_vocabulary(*model, torch::expm1(ratio).sub_(ratio).mul_(p));
     context->save_for_backward({log_q.exp_().sub_(p)});
     return sums;
   }
