@@ -27,12 +27,12 @@ struct MergeOptions {
 /// Collective over `comm`; the arguments must be the same on all ranks, `plan` made of `subspaces`
 /// and `deltas` (null where nothing was trained). A tensor W becomes (W + ΔW) P, its leak is
 /// relative to W + ΔW. Output files have the names, tensor order, dtypes and headers of the input;
-/// untouched tensors are byte-identical; edited ones are read back and compared; index and side
-/// files (config, tokenizer, ...) are copied. The bytes do not depend on the number of ranks, on
-/// block_bytes or on the processor. The files grow in "<output>.partial", which
-/// becomes `output` when everything is on the disk and checked; on any error it is removed. An
-/// `output` that an earlier merge wrote is replaced. Returns a record for every tensor: SHA-256 and
-/// leak, both from the bytes read back; of untouched tensors SHA-256 of the bytes written.
+/// untouched tensors are byte-identical; everything is read back and compared; index and side files
+/// (config, tokenizer, ...) are copied. The bytes do not depend on the number of ranks, on
+/// block_bytes or on the processor. The files grow in
+/// "<output>.partial", which becomes `output` when everything is on the disk and checked; on any
+/// error it is removed. An `output` that an earlier merge wrote is replaced. Returns a record for
+/// every tensor: SHA-256 and leak, both from the bytes read back.
 /// @throws InputError: `output` exists and is not ours; UsageError: it is or holds the input;
 /// ResourceError: the disk is too small (before anything is written) or returns other bytes than
 /// were written; NumericalError naming tensor and row for NaN or Inf; InputError for a trained

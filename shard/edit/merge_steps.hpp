@@ -34,15 +34,13 @@ struct Written {
   std::vector<WorkUnit> units;  ///< of all ranks
   std::vector<char> digests;    ///< [units × io::xxh3_digits] of the bytes that went to the disk
   std::vector<SquaredNorms> removed;  ///< of each edit of the plan
-  /// SHA-256 of the untouched tensors that one rank wrote from beginning to end.
-  std::map<const io::TensorInfo*, std::string> hashes;
 };
 
 /// Collective. Fills the (allocated) files and syncs them.
 Written write_tensors(const MergeJob& job);
 
-/// Collective. Reads back what has no hash yet, edited tensors above all: compares the digests of
-/// units, finds SHA-256 and leak.
+/// Collective. Reads everything back: the digests of units, SHA-256 of each tensor, leak of edited
+/// ones.
 std::map<std::string, io::TensorRecord> read_back(const MergeJob& job, const Written& written);
 
 /// Collective. Runs step(i) for each i of this rank's share, which ends early when a step threw on

@@ -106,14 +106,12 @@ std::vector<Block> cut_rows(const io::TensorInfo& info, std::uint64_t block_byte
   return blocks;
 }
 
-/// What is read back.
 std::vector<Place> list_tensors(const MergeJob& job, const Written& written) {
   std::vector<Place> places;
   std::size_t unit = 0;
   for (std::size_t f = 0; f < job.checkpoint.files().size(); ++f) {
     for (const io::TensorInfo& info : job.checkpoint.files()[f].tensors()) {
       Place place{f, &info, job.plan.edits.size(), {}};
-      const bool known = written.hashes.contains(&info);
       for (; unit < written.units.size() && written.units[unit].tensor == &info; ++unit) {
         const WorkUnit& part = written.units[unit];
         place.edit = part.edit.value_or(place.edit);
@@ -125,7 +123,7 @@ std::vector<Place> list_tensors(const MergeJob& job, const Written& written) {
             {part.begin, part.end,
              std::string_view(written.digests.data() + unit * io::xxh3_digits, io::xxh3_digits)});
       }
-      if (!known) places.push_back(std::move(place));
+      places.push_back(std::move(place));
     }
   }
   return places;
@@ -167,7 +165,6 @@ std::map<std::string, io::TensorRecord> read_back(const MergeJob& job, const Wri
   const std::vector<double> leaks = job.comm.all_gather_v(std::span<const double>(mine.leaks));
   MRP_EXPECT(leaks.size() == places.size());
   std::map<std::string, io::TensorRecord> records;
-  for (const auto& [tensor, hash] : written.hashes) records[tensor->name] = {false, hash, 0};
   for (std::size_t i = 0; i < places.size(); ++i) {
     records[places[i].info->name] = {
         places[i].edit < job.plan.edits.size(),

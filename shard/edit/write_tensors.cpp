@@ -1,11 +1,7 @@
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <span>
-#include <string>
-#include <vector>
 
-#include "dist/error.hpp"
 #include "io/hash.hpp"
 #include "io/read_ahead.hpp"
 #include "io/write_behind.hpp"
@@ -49,11 +45,7 @@ class UnitWriter {
     if (unit.columns) return write_columns(unit);
     const std::span<std::byte> bytes = reads_.next();
     SquaredNorms removed;
-    if (unit.edit) {
-      removed = fold_rows(unit, bytes);
-    } else {
-      hash(unit, bytes);
-    }
+    if (unit.edit) removed = fold_rows(unit, bytes);
     std::ranges::copy(io::xxh3_128(bytes), digest.begin());
     writes_.write(job_.output_file(unit.file), unit.begin, bytes);
     return removed;
@@ -61,20 +53,7 @@ class UnitWriter {
 
   void finish() { writes_.finish(); }
 
-  /// SHA-256 of untouched tensors of which all units were done here, back to back.
-  const std::vector<char>& hashes() const { return hashes_; }
-
  private:
-  void hash(const WorkUnit& unit, std::span<const std::byte> bytes) {
-    if (unit.begin == unit.tensor->begin) hash_.emplace();
-    if (!hash_) return;  // it begins on another rank
-    hash_->update(bytes);
-    if (unit.end != unit.tensor->end) return;
-    const std::string digest = hash_->finish();
-    hashes_.insert(hashes_.end(), digest.begin(), digest.end());
-    hash_.reset();
-  }
-
   /// The trained change of a block of the tensor at work; nothing if it has none.
   std::span<const float> read_delta(const io::TensorInfo& info, dist::Range rows,
                                     dist::Range columns) {
@@ -135,46 +114,12 @@ class UnitWriter {
   std::optional<TensorFold> fold_;
   std::vector<std::byte> buffer_;
   std::vector<float> delta_;
-  std::optional<io::Sha256> hash_;  ///< of the untouched tensor at work
-  std::vector<char> hashes_;
 };
-
-/// The untouched tensors all of whose units are in one share, in order.
-std::vector<const io::TensorInfo*> whole_tensors(const std::vector<WorkUnit>& units,
-                                                 const std::vector<dist::Range>& shares) {
-  std::vector<const io::TensorInfo*> whole;
-  for (const dist::Range& share : shares) {
-    bool begun = false;
-    for (std::int64_t i = share.begin; i < share.end; ++i) {
-      const WorkUnit& unit = units[static_cast<std::size_t>(i)];
-      if (unit.edit) continue;
-      begun = begun || unit.begin == unit.tensor->begin;
-      if (unit.end != unit.tensor->end) continue;
-      if (begun) whole.push_back(unit.tensor);
-      begun = false;
-    }
-  }
-  return whole;
-}
-
-/// Collective over `comm`.
-std::map<const io::TensorInfo*, std::string> gather_hashes(
-    const std::vector<const io::TensorInfo*>& tensors, const std::vector<char>& own,
-    const dist::Communicator& comm) {
-  // Shares are contiguous and in rank order.
-  const std::vector<char> all = comm.all_gather_v(std::span<const char>(own));
-  MRP_EXPECT(all.size() == tensors.size() * io::Sha256::digits);
-  std::map<const io::TensorInfo*, std::string> hashes;
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    hashes[tensors[i]] = std::string(all.data() + i * io::Sha256::digits, io::Sha256::digits);
-  }
-  return hashes;
-}
 
 }  // namespace
 
 Written write_tensors(const MergeJob& job) {
-  Written written{make_work_units(job.checkpoint, job.plan, job.options.block_bytes), {}, {}, {}};
+  Written written{make_work_units(job.checkpoint, job.plan, job.options.block_bytes), {}, {}};
   const std::vector<WorkUnit>& units = written.units;
   const std::vector<dist::Range> shares =
       share_units(units, job.plan, job.subspaces, job.comm.size());
@@ -200,8 +145,7 @@ Written write_tensors(const MergeJob& job) {
       [&] {
         if (writer) writer->finish();
       });
-  written.hashes = gather_hashes(whole_tensors(units, shares),
-                                 writer ? writer->hashes() : std::vector<char>(), job.comm);
+  // Shares are contiguous and in rank order.
   written.digests = job.comm.all_gather_v(std::span<const char>(digests));
   job.comm.all_reduce(std::span(removed));
   written.removed.resize(job.plan.edits.size());
