@@ -48,18 +48,11 @@ torch::Tensor kl_divergence(const CausalLM& reference, const torch::Tensor& refe
   MRP_EXPECT(reference.config().vocab_size == model.config().vocab_size &&
                  reference.collectives().size() == model.collectives().size(),
              "two models that share no slices of the vocabulary");
-  const TensorCollectives& ranks = model.collectives();
   return in_chunks(model, rows.size(0), 1, [&](std::int64_t begin, std::int64_t count) {
-    const torch::Tensor logits =
-        torch::stack({reference.local_logits(reference_rows.narrow(0, begin, count)),
-                      model.local_logits(rows.narrow(0, begin, count))});
-    const torch::Tensor max = ranks.all_reduce(logits.amax(2), dist::ReduceOp::max);
-    const torch::Tensor shifted = logits - max.unsqueeze(2);
-    const torch::Tensor weight = shifted.exp();
-    const torch::Tensor sums = ranks.all_reduce(
-        torch::cat({weight.sum(2), (weight[0] * (shifted[0] - shifted[1])).sum(1).unsqueeze(0)}));
-    const torch::Tensor divergence = sums[2] / sums[0] - sums[0].log() + sums[1].log();
-    return divergence.clamp_min(0).unsqueeze(0);  // below 0 by rounding only
+    return kl_divergence(model, reference.local_logits(reference_rows.narrow(0, begin, count)),
+                         model.local_logits(rows.narrow(0, begin, count)))
+        .clamp_min(0)  // below 0 by rounding only
+        .unsqueeze(0);
   })[0];
 }
 

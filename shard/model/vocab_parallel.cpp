@@ -42,6 +42,29 @@ TokenScores score_chunk(const CausalLM& model, const torch::Tensor& rows,
   return {(sums[1] - sums[0].log()).cpu(), (best.token == targets).cpu()};
 }
 
+/// Σ p (log p − log q) over the vocabulary, [n]; its gradient is q − p. Kept as one function,
+/// because the vocabulary is wide. Computed as Σ p (q/p − 1 − log(q/p)), which is the same: no term
+/// is negative, so that nothing is left of rounding where p and q are alike.
+struct KlDivergence : torch::autograd::Function<KlDivergence> {
+  static torch::Tensor forward(torch::autograd::AutogradContext* context,
+                               const torch::Tensor& p_logits, const torch::Tensor& q_logits,
+                               const CausalLM* model) {
+    torch::Tensor log_p = p_logits - log_normalizer(*model, p_logits);
+    torch::Tensor log_q = q_logits - log_normalizer(*model, q_logits);
+    const torch::Tensor p = log_p.exp();
+    const torch::Tensor ratio = (log_q - log_p).clamp_max(80);  // its exponential is finite
+    const torch::Tensor sums =
+        sum_over_vocabulary(*model, torch::expm1(ratio).sub_(ratio).mul_(p));
+    context->save_for_backward({log_q.exp_().sub_(p)});
+    return sums;
+  }
+
+  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* context,
+                                               torch::autograd::tensor_list gradients) {
+    return {{}, context->get_saved_variables()[0] * gradients[0].unsqueeze(1), {}};
+  }
+};
+
 }  // namespace
 
 std::int64_t rows_at_a_time(const CausalLM& model) {
@@ -54,6 +77,21 @@ torch::Tensor pick(const torch::Tensor& logits, const torch::Tensor& tokens, dis
   const torch::Tensor elsewhere = (tokens < slice.begin) | (tokens >= slice.end);
   return logits.gather(1, (tokens - slice.begin).masked_fill(elsewhere, 0))
       .masked_fill(elsewhere, missing);
+}
+
+torch::Tensor sum_over_vocabulary(const CausalLM& model, const torch::Tensor& local) {
+  return reduce_from_ranks(local.sum(-1), model.collectives());
+}
+
+torch::Tensor log_normalizer(const CausalLM& model, const torch::Tensor& logits) {
+  const torch::Tensor max =
+      model.collectives().all_reduce(logits.detach().amax(1), dist::ReduceOp::max).unsqueeze(1);
+  return sum_over_vocabulary(model, (logits - max).exp()).log().unsqueeze(1) + max;
+}
+
+torch::Tensor kl_divergence(const CausalLM& model, const torch::Tensor& p_logits,
+                            const torch::Tensor& q_logits) {
+  return KlDivergence::apply(p_logits, q_logits, &model);
 }
 
 TokenScores score_tokens(const CausalLM& model, const torch::Tensor& rows,

@@ -20,6 +20,20 @@ std::int64_t rows_at_a_time(const CausalLM& model);
 torch::Tensor pick(const torch::Tensor& logits, const torch::Tensor& tokens, dist::Range slice,
                    double missing);
 
+/// Collective over the tensor ranks, and differentiable: Σ over the vocabulary of `local` [n ×
+/// slice]: [n], complete on all ranks.
+torch::Tensor sum_over_vocabulary(const CausalLM& model, const torch::Tensor& local);
+
+/// Collective over the tensor ranks, and differentiable: log Σ exp over the vocabulary of `logits`
+/// [n × slice]: [n × 1].
+torch::Tensor log_normalizer(const CausalLM& model, const torch::Tensor& logits);
+
+/// Collective over the tensor ranks. Σ over the vocabulary of p (log p − log q) in nats, p =
+/// softmax(`p_logits`) [n × slice]: [n]. The gradient is that of `q_logits` only, and not
+/// collective.
+torch::Tensor kl_divergence(const CausalLM& model, const torch::Tensor& p_logits,
+                            const torch::Tensor& q_logits);
+
 /// On the host, complete on all tensor ranks.
 struct TokenScores {
   torch::Tensor log_probability;  ///< fp32 [n], of the target

@@ -13,40 +13,6 @@ namespace {
 
 constexpr double kNone = -std::numeric_limits<double>::infinity();
 
-torch::Tensor sum_over_vocabulary(const CausalLM& model, const torch::Tensor& local) {
-  return reduce_from_ranks(local.sum(-1), model.collectives());
-}
-
-/// log Σ exp over the vocabulary: [n × 1].
-torch::Tensor log_normalizer(const CausalLM& model, const torch::Tensor& logits) {
-  const torch::Tensor max =
-      model.collectives().all_reduce(logits.detach().amax(1), dist::ReduceOp::max).unsqueeze(1);
-  return sum_over_vocabulary(model, (logits - max).exp()).log().unsqueeze(1) + max;
-}
-
-/// Σ p (log p − log q) over the vocabulary, [n]; its gradient is q − p. Kept as one function,
-/// because the vocabulary is wide. Computed as Σ p (q/p − 1 − log(q/p)), which is the same: no term
-/// is negative, so that nothing is left of rounding where p and q are alike.
-struct KlDivergence : torch::autograd::Function<KlDivergence> {
-  static torch::Tensor forward(torch::autograd::AutogradContext* context,
-                               const torch::Tensor& p_logits, const torch::Tensor& q_logits,
-                               const CausalLM* model) {
-    torch::Tensor log_p = p_logits - log_normalizer(*model, p_logits);
-    torch::Tensor log_q = q_logits - log_normalizer(*model, q_logits);
-    const torch::Tensor p = log_p.exp();
-    const torch::Tensor ratio = (log_q - log_p).clamp_max(80);  // its exponential is finite
-    const torch::Tensor sums =
-        sum_over_vocabulary(*model, torch::expm1(ratio).sub_(ratio).mul_(p));
-    context->save_for_backward({log_q.exp_().sub_(p)});
-    return sums;
-  }
-
-  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* context,
-                                               torch::autograd::tensor_list gradients) {
-    return {{}, context->get_saved_variables()[0] * gradients[0].unsqueeze(1), {}};
-  }
-};
-
 /// Entries `tokens` [n × m] of the logits [n × slice], complete on all ranks. Tokens below zero
 /// give −inf.
 torch::Tensor entries(const CausalLM& model, const torch::Tensor& logits,
@@ -150,11 +116,6 @@ torch::Tensor vocabulary_spread(const CausalLM& model, const torch::Tensor& logi
   const torch::Tensor mean = sum_over_vocabulary(model, logits) / size;
   const torch::Tensor centred = logits - copy_to_ranks(mean.unsqueeze(1), model.collectives());
   return torch::sqrt(sum_over_vocabulary(model, centred.square()) / size + 0.01) - 0.1;
-}
-
-torch::Tensor kl_divergence(const CausalLM& model, const torch::Tensor& p_logits,
-                            const torch::Tensor& q_logits) {
-  return KlDivergence::apply(p_logits, q_logits, &model);
 }
 
 }  // namespace mrp::shard

@@ -41,9 +41,4 @@ torch::Tensor spread(const torch::Tensor& values);
 /// The same over the vocabulary of `logits` [n × slice]: [n].
 torch::Tensor vocabulary_spread(const CausalLM& model, const torch::Tensor& logits);
 
-/// Σ over the vocabulary of p (log p − log q), p = softmax(`p_logits`): [n]. The gradient is that
-/// of `q_logits` only, and not collective.
-torch::Tensor kl_divergence(const CausalLM& model, const torch::Tensor& p_logits,
-                            const torch::Tensor& q_logits);
-
 }  // namespace mrp::shard

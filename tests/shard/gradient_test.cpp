@@ -7,6 +7,7 @@
 #include <random>
 
 #include "shard/golden_case.hpp"
+#include "shard/model/vocab_parallel.hpp"
 #include "shard/train/pass.hpp"
 #include "shard/train/trainable.hpp"
 
