@@ -72,7 +72,7 @@ struct JobConfig {
     ForgetLoss forget_loss = ForgetLoss::indifference;
     RetainLoss retain_loss = RetainLoss::match;
     double retain_weight = 2;
-    std::int64_t steps = 600;
+    std::int64_t steps = 1000;
     double stop_below = 0;
     std::int64_t batch = 16;
     double learning_rate = 1e-3;

@@ -116,10 +116,11 @@ torch::Tensor match(const Pass& pass, const Pass& base) {
   const torch::Tensor change = vocabulary_spread(*pass.model, pass.logits - base.logits);
   // The spread hardly sees a change of the few tokens that are likely. KL divergence itself has no
   // slope where little has changed and a steep one where much has: all texts would lose a little.
-  // With its root most lose nothing, and a few change as much as forgetting takes.
-  const torch::Tensor mean =
-      mean_by_example(pass, kl_divergence(*pass.model, base.logits, pass.logits));
-  const torch::Tensor likely = torch::sqrt(mean + 1e-4) - 1e-2;
+  // With the root of its root mean square most lose nothing, and a few change as much as forgetting
+  // takes; the square, because one token of a text (the letter of a choice) may be what it knows.
+  const torch::Tensor divergence = kl_divergence(*pass.model, base.logits, pass.logits);
+  const torch::Tensor likely =
+      torch::pow(mean_by_example(pass, divergence.square()) + 1e-8, 0.25) - 1e-2;
   const torch::Tensor sum = (mean_by_example(pass, change) + kKeepLikely * likely).sum();
   if (!pass.letter_logits.defined()) return sum;
   const torch::Tensor known = torch::isfinite(base.letter_logits);

@@ -19,7 +19,7 @@
 namespace mrp::shard {
 
 struct RefineOptions {
-  std::int64_t steps = 600;
+  std::int64_t steps = 1000;
   /// Ends training after 25 steps whose mean forget loss, and that after the simulated attack, is
   /// below; 0: never.
   double stop_below = 0;

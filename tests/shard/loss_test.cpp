@@ -91,17 +91,19 @@ class LossTest : public testing::Test {
   torch::Tensor answer_logits(const Question& q, bool base = false) const {
     return oracle_.logits(q.prompt, q.answer(), base);
   }
-  double kl(const Question& q) const {
+  /// Of each token of the answer.
+  torch::Tensor kl(const Question& q) const {
     const torch::Tensor log_p = answer_logits(q, true).log_softmax(1);
     const torch::Tensor log_q = answer_logits(q).log_softmax(1);
-    return (log_p.exp() * (log_p - log_q)).sum(1).mean().item<double>();
+    return (log_p.exp() * (log_p - log_q)).sum(1);
   }
-  /// Spreads of the change of the logits, and 10 times the root of KL.
+  /// Spreads of the change of the logits, and 10 times the root of the root mean square of KL.
   double match(const Question& q) const {
     const torch::Tensor change = answer_logits(q) - answer_logits(q, true);
     double sum = 0;
     for (std::int64_t t = 0; t < change.size(0); ++t) sum += spread_of(change[t]);
-    sum = sum / static_cast<double>(change.size(0)) + 10 * (std::sqrt(kl(q) + 1e-4) - 1e-2);
+    const double square = kl(q).square().mean().item<double>();
+    sum = sum / static_cast<double>(change.size(0)) + 10 * (std::pow(square + 1e-8, 0.25) - 1e-2);
     return q.letters.empty() ? sum : sum + spread_of(oracle_.letters(q) - oracle_.letters(q, true));
   }
   /// Prompt and answer, of the form without letters. A text without a prompt is cut in the middle.
@@ -193,7 +195,7 @@ TEST_F(LossTest, PerAnswer) {
 }
 
 TEST_F(LossTest, OverTheVocabulary) {
-  expect_sum(kl_to_base, [&](const Question& q) { return kl(q); });
+  expect_sum(kl_to_base, [&](const Question& q) { return kl(q).mean().item<double>(); });
   const auto from_uniform = [](const torch::Tensor& log_p) {
     return -log_p.mean().item<double>() - std::log(static_cast<double>(log_p.size(-1)));
   };
