@@ -180,7 +180,7 @@ std::vector<Key> training_keys() {
            "attack, is below; 0: all steps"),
       integer("refine.batch", MRP_FIELD(refine.batch), 1, kMillion, "items of each set in a step"),
       real("refine.learning_rate", MRP_FIELD(refine.learning_rate), "a number above 0", is_positive,
-           "peak, after 10 steps of warm-up"),
+           "peak, after 10 steps of warm-up; then linear to 5 % of it"),
       choice<Optimizer>("refine.optimizer", MRP_FIELD(refine.optimizer),
                         {{"adamw", Optimizer::adamw}, {"sgd", Optimizer::sgd}},
                         "adamw: without weight decay")};

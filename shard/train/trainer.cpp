@@ -37,7 +37,8 @@ double fading(std::int64_t step, std::int64_t steps) {
 
 double scheduled(double peak, std::int64_t step, std::int64_t steps) {
   constexpr double kEnd = 0.05;
-  return peak * warm_up(step) * (kEnd + (1 - kEnd) * fading(step, steps));
+  const double left = 1 - static_cast<double>(step) / static_cast<double>(steps);
+  return peak * warm_up(step) * (kEnd + (1 - kEnd) * left);
 }
 
 double Trainer::backward(const Loss& loss, const Examples& examples,

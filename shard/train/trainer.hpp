@@ -32,7 +32,7 @@ double warm_up(std::int64_t step);
 /// 1, then linear to 0 over the last 30 % of the steps.
 double fading(std::int64_t step, std::int64_t steps);
 
-/// Warm-up, then constant, linear to 5 % over the last 30 %.
+/// Linear from `peak` to 5 % of it, after the warm-up.
 double scheduled(double peak, std::int64_t step, std::int64_t steps);
 
 /// A simulated attack: what it has changed of each weight, fp32, and what Adam knows.

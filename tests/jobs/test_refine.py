@@ -96,8 +96,9 @@ def test_every_step_is_a_line(job):
     for line in lines:
         assert all(line[key] > -1e-6 for key in ("forget_loss", "retain_loss", "sample_loss", "tamper_loss")), line
         assert line["gradient_norm"] > 0
-    # Warm-up over ten steps; the decay begins with the last 30 %.
-    assert [line["learning_rate"] for line in lines] == pytest.approx([2e-4, 4e-4, 6e-4])
+    # Warm-up over ten steps, and linear to 5 %.
+    rates = [2e-4, 4e-4 * (0.05 + 0.95 * 2 / 3), 6e-4 * (0.05 + 0.95 / 3)]
+    assert [line["learning_rate"] for line in lines] == pytest.approx(rates)
     assert lines[0]["sample_loss"] == pytest.approx(0, abs=1e-6), "the first step knows no change"
 
 
