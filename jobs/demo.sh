@@ -22,7 +22,7 @@ data:
   forget: data/forget.jsonl
   retain: data/retain.jsonl
   evaluate: {retain_unseen: data/retain_unseen.jsonl}
-# A show: half of the steps and samples that a job takes by default.
+# A show: a third of the steps and half of the samples that a job takes by default.
 refine: {steps: 300, samples: 8000}
 EOF
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
