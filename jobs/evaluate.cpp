@@ -117,6 +117,19 @@ void measure_all(Job& job, const std::vector<Side>& sides, MetricsFile& file) {
   }
 }
 
+void warn_of_losses(const MetricsFile& file, const JobConfig& config) {
+  const char* more = config.refine.train == JobConfig::Train::none
+                         ? "a smaller subspace.dimension keeps more"
+                         : "a lower refine.learning_rate or more retain records keep more";
+  for (const auto& loss : file.comparison.value("losses", nlohmann::json::array())) {
+    dist::log::warn(fmt::format(
+        "evaluate: retain {} is {:.3f} and was {:.3f}: more than a hundredth of what is to be kept "
+        "is lost; {}",
+        loss.at("metric").get<std::string>(), loss.at("unlearned").get<double>(),
+        loss.at("base").get<double>(), more));
+  }
+}
+
 void warn_of_leaks(const MetricsFile& file) {
   if (!file.comparison.contains("leaks")) return;
   for (const auto& leak : file.comparison.at("leaks")) {
@@ -149,6 +162,7 @@ void evaluate(Job& job) {
     if (!writes) return;
     file.comparison = compare(file, job.config.evaluate.holdout);
     file.fingerprint = job.expected.at("evaluate");
+    warn_of_losses(file, job.config);
     warn_of_leaks(file);
     file.write(job.work.metrics());
   });

@@ -18,8 +18,7 @@ using nlohmann::json;
 struct Mean {
   const char* name;
   const char* item;  ///< what is averaged
-  /// Whether less of it than the control has tells what was forgotten (−1: whether more does).
-  int leak_sign = 0;
+  int knowledge = 0;  ///< 1: more of it is more knowledge, −1: less is
 };
 constexpr std::array<Mean, 16> kMeans{{{"nll", "loss", -1},
                                        {"answer_probability", "answer_probability", 1},
@@ -111,18 +110,20 @@ json membership(const MetricsFile& file, const std::string& holdout) {
   return result;
 }
 
-json leaks(const json& unlearned, const json& control) {
+/// Metrics by which `unlearned` knows less of a set than `reference`, which is called `name`: by more
+/// than `margin` in the whole bootstrap interval of the difference.
+json knows_less(const json& unlearned, const json& reference, const char* name, double margin) {
   json found = json::array();
   for (const Mean& metric : kMeans) {
     std::vector<double> difference = values(unlearned, metric.item);
-    if (metric.leak_sign == 0 || difference.empty()) continue;
-    const std::vector<double> reference = values(control, metric.item);
-    std::ranges::transform(difference, reference, difference.begin(), std::minus());
+    if (metric.knowledge == 0 || difference.empty()) continue;
+    const std::vector<double> before = values(reference, metric.item);
+    std::ranges::transform(difference, before, difference.begin(), std::minus());
     const Interval interval = bootstrap_interval(difference);
-    if (metric.leak_sign > 0 ? interval.high >= 0 : interval.low <= 0) continue;
+    if (metric.knowledge > 0 ? interval.high >= -margin : interval.low <= margin) continue;
     found.push_back({{"metric", metric.name},
                      {"unlearned", unlearned.at(metric.name)},
-                     {"control", control.at(metric.name)},
+                     {name, reference.at(metric.name)},
                      {"difference", mean(difference)},
                      {"interval", {interval.low, interval.high}}});
   }
@@ -159,14 +160,20 @@ void summarise(json& measured, bool is_forget) {
 }
 
 json compare(const MetricsFile& file, const std::string& holdout) {
+  constexpr double kLoss = 0.01;
   json result = json::object({{"model_utility", model_utility(file, holdout)}});
+  const auto retain = file.sets.find("retain");
+  if (retain != file.sets.end() && retain->second.contains("unlearned")) {
+    const auto& sides = retain->second;
+    result["losses"] = knows_less(sides.at("unlearned"), sides.at("base"), "base", kLoss);
+  }
   if (!holdout.empty()) result["membership"] = membership(file, holdout);
   const auto& forget = file.sets.at("forget");
   if (!forget.contains("control")) return result;
   if (json quality = forget_quality(forget); !quality.empty()) {
     result["forget_quality"] = std::move(quality);
   }
-  result["leaks"] = leaks(forget.at("unlearned"), forget.at("control"));
+  result["leaks"] = knows_less(forget.at("unlearned"), forget.at("control"), "control", 0);
   return result;
 }
 

@@ -22,6 +22,8 @@ void summarise(nlohmann::json& measured, bool is_forget);
 /// - "membership", if a holdout is named: by side and score, the area under the ROC curve of
 /// telling
 ///   the holdout from the forget set;
+/// - "losses": retain metrics (nll, accuracies, probabilities) that are worse than the base's by more
+///   than a hundredth, in the whole bootstrap interval of the difference;
 /// and where a control was measured
 /// - "forget_quality", if forget items have truth ratios: by form of the ratio and by side,
 ///   Kolmogorov–Smirnov against the control;

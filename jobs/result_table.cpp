@@ -93,10 +93,12 @@ std::string comparison_part(const MetricsFile& file) {
     text += line("forget quality, D to the control", quality, "d");
     text += line("forget quality, log10 p", quality, "log10_p");
   }
-  if (found.contains("leaks")) {
-    for (const auto& leak : found.at("leaks")) {
-      text += fmt::format("leak: {} {:.3f}, control {:.3f}\n", leak.at("metric").get<std::string>(),
-                          leak.at("unlearned").get<double>(), leak.at("control").get<double>());
+  for (const auto& [list, name, reference] :
+       {std::array{"losses", "lost: retain", "base"}, std::array{"leaks", "leak:", "control"}}) {
+    for (const auto& entry : found.value(list, nlohmann::json::array())) {
+      text += fmt::format("{} {} {:.3f}, {} {:.3f}\n", name, entry.at("metric").get<std::string>(),
+                          entry.at("unlearned").get<double>(), reference,
+                          entry.at(reference).get<double>());
     }
   }
   return text;

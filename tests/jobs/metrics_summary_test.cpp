@@ -93,6 +93,27 @@ TEST(MetricsSummaryTest, ForgetQualityIsTakenAgainstTheControl) {
   EXPECT_FALSE(quality.contains("arithmetic"));
 }
 
+TEST(MetricsSummaryTest, LossesLieBelowTheBaseByMoreThanAHundredth) {
+  const auto losses = [](const char* key, std::initializer_list<double> unlearned,
+                         std::initializer_list<double> base) {
+    MetricsFile file;
+    file.sets["forget"] = {};
+    file.sets["retain"]["base"] = summarised(key, base);
+    file.sets["retain"]["unlearned"] = summarised(key, unlearned);
+    return compare(file, "").at("losses");
+  };
+  const json found = losses("answer_probability", {0.9, 0.8, 0.7}, {1, 1, 1});
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found[0].at("metric"), "answer_probability");
+  EXPECT_NEAR(found[0].at("unlearned"), 0.8, 1e-12);
+  EXPECT_EQ(found[0].at("base"), 1.0);
+  EXPECT_NEAR(found[0].at("difference"), -0.2, 1e-12);
+  EXPECT_EQ(losses("loss", {0.2, 0.3, 0.4}, {0, 0, 0}).size(), 1U) << "a higher NLL is a loss";
+  EXPECT_TRUE(losses("answer_probability", {0.992, 0.993}, {1, 1}).empty()) << "a hundredth is none";
+  EXPECT_TRUE(losses("open_correct", {1, 0, 1, 1}, {1, 1, 1, 1}).empty()) << "within the noise";
+  EXPECT_TRUE(losses("open_correct", {1, 1, 1, 1}, {0, 0, 0, 0}).empty()) << "better than before";
+}
+
 TEST(MetricsSummaryTest, LeaksLieBelowTheControlByMoreThanTheInterval) {
   const auto leaks = [](const char* key, std::initializer_list<double> unlearned,
                         std::initializer_list<double> control) {

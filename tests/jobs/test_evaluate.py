@@ -201,6 +201,23 @@ def test_a_leak_is_reported(job, tmp_path):
     assert "answer_probability" in [leak["metric"] for leak in leaks]
 
 
+def test_a_loss_is_reported(job, tmp_path):
+    """Of the random model only the NLL has got worse; of a base that knows the answers, they have."""
+    shutil.copytree(job, tmp_path / "job", symlinks=True)
+    path = tmp_path / "job" / "out.work" / "metrics.json"
+    content = json.loads(path.read_text())
+    assert [loss["metric"] for loss in content["losses"]] == ["nll"]
+    content["fingerprint"] = ""
+    for item in content["sets"]["retain"]["base"]["items"]:
+        item["answer_probability"] = 1.0
+    path.write_text(json.dumps(content))
+    result = succeed("run", tmp_path / "job" / "job.yaml", *FAST)
+    assert "retain answer_probability" in result.log and "is lost" in result.log
+    assert "lost: retain answer_probability" in result.out
+    losses = json.loads(path.read_text())["losses"]
+    assert "answer_probability" in [loss["metric"] for loss in losses]
+
+
 def test_without_a_control_nothing_is_measured_again(job, tmp_path):
     shutil.copytree(job, tmp_path / "job", symlinks=True)
     text = (tmp_path / "job" / "job.yaml").read_text().replace("evaluate: {control: control, holdout: unseen}\n", "")
