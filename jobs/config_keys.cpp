@@ -218,7 +218,8 @@ std::vector<Key> guard_keys() {
       integer("refine.sample_tokens", MRP_FIELD(refine.sample_tokens), 8, kMillion,
               "largest length of a sample"),
       integer("refine.tamper_resistance", MRP_FIELD(refine.tamper_resistance), 0, kMillion,
-              "steps of a simulated attack, one beside each training step; 0: none"),
+              "steps of a simulated attack, one beside each training step, at half of the "
+              "learning rate to all of it; 0: none"),
       real("refine.tamper_weight", MRP_FIELD(refine.tamper_weight), "a number, 0 or above",
            is_not_negative,
            "weight of the forget loss after the simulated attack; over the last 30 % of the steps "

@@ -23,7 +23,7 @@ struct RefineOptions {
   /// Ends training after 25 steps whose mean forget loss, and that after the simulated attack, is
   /// below; 0: never.
   double stop_below = 0;
-  double learning_rate = 2e-3;
+  double learning_rate = 1e-3;
   std::int64_t batch = 16;  ///< items of each set in a step
   Loss forget_loss = indifference;
   double forget_weight = 1.5;
