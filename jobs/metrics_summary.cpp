@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "dist/error.hpp"
 #include "jobs/continuation.hpp"
 #include "jobs/statistics.hpp"
 
@@ -118,6 +119,7 @@ json knows_less(const json& unlearned, const json& reference, const char* name, 
     std::vector<double> difference = values(unlearned, metric.item);
     if (metric.knowledge == 0 || difference.empty()) continue;
     const std::vector<double> before = values(reference, metric.item);
+    MRP_EXPECT(before.size() == difference.size());
     std::ranges::transform(difference, before, difference.begin(), std::minus());
     const Interval interval = bootstrap_interval(difference);
     if (metric.knowledge > 0 ? interval.high >= -margin : interval.low <= margin) continue;
