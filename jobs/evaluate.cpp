@@ -131,8 +131,7 @@ void warn_of_losses(const MetricsFile& file, const JobConfig& config) {
 }
 
 void warn_of_leaks(const MetricsFile& file) {
-  if (!file.comparison.contains("leaks")) return;
-  for (const auto& leak : file.comparison.at("leaks")) {
+  for (const auto& leak : file.comparison.value("leaks", nlohmann::json::array())) {
     dist::log::warn(fmt::format(
         "evaluate: forget {} {:.3f} lies on the far side of the control's {:.3f}: what was "
         "forgotten can be told from it",

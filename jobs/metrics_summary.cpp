@@ -1,5 +1,7 @@
 #include "jobs/metrics_summary.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <functional>
@@ -119,7 +121,12 @@ json knows_less(const json& unlearned, const json& reference, const char* name, 
     std::vector<double> difference = values(unlearned, metric.item);
     if (metric.knowledge == 0 || difference.empty()) continue;
     const std::vector<double> before = values(reference, metric.item);
-    MRP_EXPECT(before.size() == difference.size());
+    if (before.size() != difference.size()) {
+      throw dist::InputError(fmt::format(
+          "metrics.json is damaged: {} items of the {} have {}, {} of the unlearned checkpoint; "
+          "remove the file to measure again",
+          before.size(), name, metric.item, difference.size()));
+    }
     std::ranges::transform(difference, before, difference.begin(), std::minus());
     const Interval interval = bootstrap_interval(difference);
     if (metric.knowledge > 0 ? interval.high >= -margin : interval.low <= margin) continue;

@@ -19,8 +19,7 @@ void summarise(nlohmann::json& measured, bool is_forget);
 /// Of complete sets, an object with
 /// - "model_utility": by side, the harmonic mean "value" of the numbers "of" it (TOFU), by
 ///   SET.METRIC, of all sets but forget and `holdout`;
-/// - "membership", if a holdout is named: by side and score, the area under the ROC curve of
-/// telling
+/// - "membership", if a holdout is named: by side and score, the area under the ROC curve of telling
 ///   the holdout from the forget set;
 /// - "losses": retain metrics (nll, accuracies, probabilities) that are worse than the base's by more
 ///   than a hundredth, in the whole bootstrap interval of the difference;
@@ -29,6 +28,7 @@ void summarise(nlohmann::json& measured, bool is_forget);
 ///   Kolmogorov–Smirnov against the control;
 /// - "leaks": forget metrics in which the unlearned checkpoint lies below the control by more than
 ///   the bootstrap interval of the difference.
+/// @throws InputError if an item of one side lacks what that of the other has.
 nlohmann::json compare(const MetricsFile& file, const std::string& holdout);
 
 }  // namespace mrp::jobs

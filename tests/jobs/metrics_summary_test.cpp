@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "dist/error.hpp"
+
 namespace mrp::jobs {
 namespace {
 
@@ -112,6 +114,7 @@ TEST(MetricsSummaryTest, LossesLieBelowTheBaseByMoreThanAHundredth) {
   EXPECT_TRUE(losses("answer_probability", {0.992, 0.993}, {1, 1}).empty()) << "a hundredth is none";
   EXPECT_TRUE(losses("open_correct", {1, 0, 1, 1}, {1, 1, 1, 1}).empty()) << "within the noise";
   EXPECT_TRUE(losses("open_correct", {1, 1, 1, 1}, {0, 0, 0, 0}).empty()) << "better than before";
+  EXPECT_THROW(losses("open_correct", {1, 1, 1}, {1, 1}), dist::InputError) << "a damaged file";
 }
 
 TEST(MetricsSummaryTest, LeaksLieBelowTheControlByMoreThanTheInterval) {

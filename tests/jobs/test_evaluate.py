@@ -186,35 +186,34 @@ def test_the_control_stands_in_every_table(job, metrics):
         assert words in text
 
 
-def test_a_leak_is_reported(job, tmp_path):
-    """The base as its own unlearned model leaks nothing; against a better control, it does."""
-    shutil.copytree(job, tmp_path / "job", symlinks=True)
-    path = tmp_path / "job" / "out.work" / "metrics.json"
+def run_beside_a_better(side, of, stage, job, folder):
+    """A stage of a copy of the job whose SIDE knows all answers of the set OF; result, metrics.json."""
+    shutil.copytree(job, folder / "job", symlinks=True)
+    path = folder / "job" / "out.work" / "metrics.json"
     content = json.loads(path.read_text())
     content["fingerprint"] = ""
-    for item in content["sets"]["forget"]["control"]["items"]:
+    for item in content["sets"][of][side]["items"]:
         item["answer_probability"] = 1.0
     path.write_text(json.dumps(content))
-    result = succeed("evaluate", tmp_path / "job" / "job.yaml", *FAST)
+    result = succeed(stage, folder / "job" / "job.yaml", *FAST)
+    return result, json.loads(path.read_text())
+
+
+def test_a_leak_is_reported(job, tmp_path):
+    """The base as its own unlearned model leaks nothing; against a better control, it does."""
+    result, found = run_beside_a_better("control", "forget", "evaluate", job, tmp_path)
     assert "forget answer_probability" in result.log and "can be told from it" in result.log
-    leaks = json.loads(path.read_text())["leaks"]
+    leaks = found["leaks"]
     assert "answer_probability" in [leak["metric"] for leak in leaks]
 
 
-def test_a_loss_is_reported(job, tmp_path):
+def test_a_loss_is_reported(job, metrics, tmp_path):
     """Of the random model only the NLL has got worse; of a base that knows the answers, they have."""
-    shutil.copytree(job, tmp_path / "job", symlinks=True)
-    path = tmp_path / "job" / "out.work" / "metrics.json"
-    content = json.loads(path.read_text())
-    assert [loss["metric"] for loss in content["losses"]] == ["nll"]
-    content["fingerprint"] = ""
-    for item in content["sets"]["retain"]["base"]["items"]:
-        item["answer_probability"] = 1.0
-    path.write_text(json.dumps(content))
-    result = succeed("run", tmp_path / "job" / "job.yaml", *FAST)
+    assert [loss["metric"] for loss in metrics["losses"]] == ["nll"]
+    result, found = run_beside_a_better("base", "retain", "run", job, tmp_path)
     assert "retain answer_probability" in result.log and "is lost" in result.log
     assert "lost: retain answer_probability" in result.out
-    losses = json.loads(path.read_text())["losses"]
+    losses = found["losses"]
     assert "answer_probability" in [loss["metric"] for loss in losses]
 
 
