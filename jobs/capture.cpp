@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "dist/agree.hpp"
 #include "dist/log.hpp"
 #include "jobs/model_setup.hpp"
 #include "jobs/stages.hpp"
@@ -11,11 +12,17 @@
 namespace mrp::jobs {
 void capture(Job& job) {
   const auto [checkpoint, config] = open_checkpoint(job.config.model, *job.world);
-  const io::TokenDataset tokens = read_tokens(job, config);
+  io::TokenDataset tokens = read_tokens(job, config);
   const dist::ParallelLayout layout = make_layout(job, config);
 
   shard::CaptureOptions options;
   options.sets = {"forget", "retain"};
+  if (job.config.sites.samples > 0) {
+    options.sets.push_back("samples");
+    tokens.sets.insert_or_assign("samples", dist::agree(*job.world, [&] {
+                                   return read_samples(job, config, job.config.sites.samples);
+                                 }));
+  }
   options.sites = make_sites(job.config, config);
   options.positions = job.config.sites.positions;
   options.fingerprint = job.expected.at("capture");

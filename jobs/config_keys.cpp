@@ -284,7 +284,10 @@ std::vector<Key> make_keys() {
        choice<shard::Positions>(
            "sites.positions", MRP_FIELD(sites.positions),
            {{"target", shard::Positions::target}, {"all", shard::Positions::all}},
-           "token positions whose states count: those that predict the answer, or all")});
+           "token positions whose states count: those that predict the answer, or all"),
+       integer("sites.samples", MRP_FIELD(sites.samples), 0, kMillion,
+               "texts drawn from the original model whose states count as much as those of the "
+               "retain set; 0: none")});
   add(subspace_keys());
   add({flag("project", MRP_FIELD(project), "find projections and fold them into the weights")});
   add(training_keys());

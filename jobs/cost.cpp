@@ -102,6 +102,11 @@ class Costs {
       cost.written += rows(set) * row_width * width_;
       all_tokens += passes.tokens_of_rank;
     }
+    const Count sampled = sampled_rows();
+    cost.operations += forward({sampled, sampled * sample_length(), 0}, layers);
+    cost.sent += all_reduce(sampled / spread_.data, reduces);
+    cost.written += sampled * row_width * width_;
+    all_tokens += sampled / spread_.data;
     const Count share = layer_elements(model_) / spread_.tensor * width_;
     const bool whole = spread_.residency == shard::Residency::full;
     const Count embedding = vocabulary_elements(model_) / spread_.tensor * width_;
@@ -116,7 +121,7 @@ class Costs {
 
   StageCost solve() const {
     StageCost cost{.stage = "solve"};
-    const Count both = rows("forget") + rows("retain");
+    const Count both = rows("forget") + rows("retain") + sampled_rows();
     const auto sites = make_sites(job_.config, model_);
     std::vector<solver::Problem> problems;
     Count states = 0;
@@ -141,10 +146,8 @@ class Costs {
 
   StageCost sample() const {
     StageCost cost{.stage = "sample"};
-    const auto& refine = job_.config.refine;
-    const auto length = static_cast<Count>(refine.sample_tokens);
-    const Count tokens = static_cast<Count>(refine.samples) * length;
-    cost.operations = forward({tokens, tokens * length, 0}, model_.layers) + head(tokens);
+    const Count tokens = static_cast<Count>(job_.config.samples()) * sample_length();
+    cost.operations = forward({tokens, tokens * sample_length(), 0}, model_.layers) + head(tokens);
     cost.sent = all_reduce(tokens / spread_.data, 1 + 2 * static_cast<Count>(model_.layers));
     cost.read = spread_.data * checkpoint_bytes_;
     cost.written = tokens * 5;
@@ -250,6 +253,12 @@ class Costs {
                   : static_cast<Count>(std::count(mask.begin() + 1, mask.end(), 1));
     }
     return kept;
+  }
+
+  Count sample_length() const { return static_cast<Count>(job_.config.refine.sample_tokens); }
+  /// At most: texts end earlier, and some are dropped.
+  Count sampled_rows() const {
+    return static_cast<Count>(job_.config.sites.samples) * sample_length();
   }
 
   /// What a pass of a batch holds at once in a layer.

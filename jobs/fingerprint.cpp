@@ -98,8 +98,16 @@ Fingerprints expected_fingerprints(const JobConfig& config) {
   // These read two sets of tokens.h5: that a further set joined the file does not concern them.
   const json fitted_on = json::array({result["base"], result["set.forget"], result["set.retain"]});
   json edits = json::array({result["base"]});
+  if (config.samples() > 0) {
+    json sampling = pick({"seed", "compute"});
+    sampling["samples"] = config.samples();
+    sampling["sample_tokens"] = config.refine.sample_tokens;
+    result["sample"] = stage_fingerprint("sample", sampling, fitted_on);
+  }
   if (config.project) {
-    result["capture"] = stage_fingerprint("capture", pick({"sites", "compute"}), fitted_on);
+    json captured_of = fitted_on;
+    if (config.sites.samples > 0) captured_of.push_back(result["sample"]);
+    result["capture"] = stage_fingerprint("capture", pick({"sites", "compute"}), captured_of);
     const json solved_from =
         json::array({result["capture"], earlier_subspaces(config).fingerprint});
     result["solve"] = stage_fingerprint("solve", pick({"subspace", "seed"}), solved_from);
@@ -107,12 +115,7 @@ Fingerprints expected_fingerprints(const JobConfig& config) {
   }
   if (config.refine.train != JobConfig::Train::none) {
     json trained_on = json::array({fitted_on, edits, earlier});
-    if (config.refine.samples > 0) {
-      json sampling = pick({"seed", "compute"});
-      for (const char* key : {"samples", "sample_tokens"}) sampling[key] = all.at("refine").at(key);
-      result["sample"] = stage_fingerprint("sample", sampling, fitted_on);
-      trained_on.push_back(result["sample"]);
-    }
+    if (config.refine.samples > 0) trained_on.push_back(result["sample"]);
     result["refine"] = stage_fingerprint("refine", pick({"refine", "seed", "compute"}), trained_on);
     edits.push_back(result["refine"]);
   }

@@ -283,6 +283,10 @@ std::map<std::string, fs::path> JobConfig::sets() const {
   return all;
 }
 
+std::int64_t JobConfig::samples() const {
+  return std::max(project ? sites.samples : 0, refine.train != Train::none ? refine.samples : 0);
+}
+
 JobConfig preset_defaults(Preset preset) {
   JobConfig config;
   config.preset = preset;

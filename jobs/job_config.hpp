@@ -47,6 +47,7 @@ struct JobConfig {
     std::vector<std::string> modules{"o_proj.input", "down_proj.input"};
     std::optional<std::vector<std::int64_t>> layers;  ///< ascending; empty: all
     shard::Positions positions{};                     ///< target
+    std::int64_t samples = 0;                         ///< whose states count as retain states
   } sites;
 
   solver::SubspaceOptions subspace;
@@ -123,6 +124,8 @@ struct JobConfig {
 
   /// Every token set by name: "forget", "retain" and those of data.evaluate.
   std::map<std::string, std::filesystem::path> sets() const;
+  /// How many samples of the base model the job draws; 0: it has no such stage.
+  std::int64_t samples() const;
 };
 
 /// The defaults of a preset.

@@ -13,6 +13,7 @@
 #include "dist/log.hpp"
 #include "io/file.hpp"
 #include "jobs/model_size.hpp"
+#include "shard/batches.hpp"
 #include "shard/model/architecture.hpp"
 
 namespace mrp::jobs {
@@ -93,6 +94,16 @@ io::TokenDataset read_tokens(const Job& job, const io::ModelConfig& model) {
     }
     return tokens;
   });
+}
+
+io::TokenSet read_samples(const Job& job, const io::ModelConfig& model, std::int64_t most) {
+  const io::TokenDataset file = io::TokenDataset::read(job.work.samples());
+  const io::TokenSet& all = file.set("samples");
+  check_vocabulary(all.name, all.items, model);
+  io::TokenSet first;
+  first.name = all.name;
+  first.append(all, shard::all_items(std::min(most, all.items.count())));
+  return first;
 }
 
 int tensor_size(const Job& job, const io::ModelConfig& model, int ranks) {

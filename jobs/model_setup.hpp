@@ -39,6 +39,11 @@ void check_model(const JobConfig& config);
 /// model's vocabulary.
 io::TokenDataset read_tokens(const Job& job, const io::ModelConfig& model);
 
+/// The samples of the job, the first ones if there are more than `most`. One rank may call it
+/// alone.
+/// @throws InputError for a missing or broken file, and as read_tokens.
+io::TokenSet read_samples(const Job& job, const io::ModelConfig& model, std::int64_t most);
+
 /// Ranks that share a copy of the model: parallel.tensor; when automatic, as many as share a node,
 /// or more where the weights would take over half of their memory. Legal sizes only, and those that
 /// divide `ranks`. Collective over the world.

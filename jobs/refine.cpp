@@ -123,10 +123,11 @@ io::TokenSet with_earlier(io::TokenSet set, const io::TokenDataset& tokens) {
 }
 
 /// On which the predictions of the original are kept; nothing where there is nothing.
-std::optional<io::TokenSet> matched_set(const Job& job, const io::TokenDataset& tokens) {
+std::optional<io::TokenSet> matched_set(const Job& job, const io::ModelConfig& model,
+                                        const io::TokenDataset& tokens) {
   io::TokenSet samples;
-  if (has_stage(job, "sample")) {
-    samples = io::TokenDataset::read(job.work.samples()).set("samples");
+  if (job.config.refine.samples > 0) {
+    samples = read_samples(job, model, job.config.refine.samples);
   }
   io::TokenSet set = with_earlier(std::move(samples), tokens);
   if (set.items.count() == 0) return std::nullopt;
@@ -168,7 +169,7 @@ void refine(Job& job) {
   shard::CausalLM model(checkpoint, config, layout, model_options(job));
   const io::TokenSet& forget = tokens.set("forget");
   const io::TokenSet& retain = tokens.set("retain");
-  const auto matched = dist::agree(world, [&] { return matched_set(job, tokens); });
+  const auto matched = dist::agree(world, [&] { return matched_set(job, config, tokens); });
   const io::TokenSet kept = with_earlier(retain, tokens);
   shard::Trainable trainable(
       model, trainable_options(job, model, layout, forget, kept, matched ? *matched : kept));

@@ -57,7 +57,8 @@ io::TokenSet to_set(const std::vector<Tokens>& samples, const io::TokenDataset& 
   if (set.items.count() < kFewest) {
     throw dist::InputError(fmt::format(
         "only {} of {} samples of the base model are left ({} are like the forget set), {} are "
-        "needed; raise refine.samples, or add to the retain set what the base model writes",
+        "needed; draw more (refine.samples, sites.samples), or add to the retain set what the base "
+        "model writes",
         set.items.count(), drawn, set.sampling->dropped, kFewest));
   }
   return set;
@@ -77,7 +78,7 @@ std::vector<Tokens> draw(Job& job, const OpenCheckpoint& base, const io::Sequenc
   const auto& ends = base.config.eos_token_ids;
   if (!ends.empty()) options.end_token = static_cast<std::int32_t>(ends.front());
   options.batch_tokens = batch_tokens(job.config, model);
-  std::vector<Tokens> samples = starts(retain, job.config.refine.samples, job.config.seed);
+  std::vector<Tokens> samples = starts(retain, job.config.samples(), job.config.seed);
   const auto written = shard::generate(model, layout, samples, options, "sample");
   for (std::size_t i = 0; i < samples.size(); ++i) {
     samples[i].insert(samples[i].end(), written[i].begin(), written[i].end());

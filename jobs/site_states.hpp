@@ -12,33 +12,49 @@
 
 namespace mrp::jobs {
 
-/// One set of one site of states.h5. Borrows what it is made from.
+/// Sets of states.h5 that are taken together, one below the other. Rows are scaled so that each set
+/// counts the same in the second moments however many rows it has: the mean over all rows is the
+/// mean of the means of the sets. A set alone keeps its values.
+class StateSets {
+ public:
+  StateSets(const io::StateReader& reader, std::vector<std::string> names);
+
+  std::int64_t rows() const { return std::ssize(sequences_); }
+  /// The sequence of each row, [rows], numbered through all sets.
+  std::span<const std::int64_t> sequences() const { return sequences_; }
+  /// A block of a site's states from the file that the sets were taken from, row-major into out
+  /// [rows.size() × columns.size()].
+  void read(const io::StateReader& reader, const std::string& site, dist::Range rows,
+            dist::Range columns, std::span<float> out) const;
+
+ private:
+  struct Part {
+    std::string name;
+    dist::Range rows;  ///< among all
+    float scale;
+  };
+
+  std::vector<Part> parts_;
+  std::vector<std::int64_t> sequences_;
+};
+
+/// One site of them. Borrows what it is made from.
 class SiteStates : public solver::StateSource {
  public:
-  SiteStates(const io::StateReader& reader, std::string set, std::string site,
-             std::span<const std::int64_t> sequences)
-      : reader_(&reader), set_(std::move(set)), site_(std::move(site)), sequences_(sequences) {}
+  SiteStates(const io::StateReader& reader, const StateSets& sets, std::string site)
+      : reader_(&reader), sets_(&sets), site_(std::move(site)) {}
 
-  std::int64_t rows() const override { return reader_->rows(set_); }
+  std::int64_t rows() const override { return sets_->rows(); }
   std::int64_t width() const override { return reader_->width(site_); }
   void read(dist::Range rows, dist::Range columns, std::span<float> out) const override {
-    reader_->read(set_, site_, rows, columns, out);
+    sets_->read(*reader_, site_, rows, columns, out);
   }
-  std::span<const std::int64_t> sequences() const override { return sequences_; }
+  std::span<const std::int64_t> sequences() const override { return sets_->sequences(); }
 
  private:
   const io::StateReader* reader_;
-  std::string set_;
+  const StateSets* sets_;
   std::string site_;
-  std::span<const std::int64_t> sequences_;
 };
-
-/// The sequence of each row of a set, for all its sites.
-inline std::vector<std::int64_t> sequences_of(const io::StateReader& reader,
-                                              const std::string& set) {
-  std::vector<std::int64_t> sequences;
-  for (const auto& [sequence, position] : reader.positions(set)) sequences.push_back(sequence);
-  return sequences;
-}
 
 }  // namespace mrp::jobs

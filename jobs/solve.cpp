@@ -18,11 +18,18 @@
 namespace mrp::jobs {
 namespace {
 
+/// What stands for all that is to be kept: the retain set, and samples where there are any.
+std::vector<std::string> retain_sets(const io::StateReader& reader) {
+  std::vector<std::string> sets = reader.sets();
+  std::erase(sets, "forget");
+  return sets;
+}
+
 /// All sites of a states file, with the ranks that solve them.
 struct Problems {
   io::StateReader reader;
   std::vector<std::string> sites;
-  std::vector<std::int64_t> forget_sequences, retain_sequences;
+  StateSets forget, retain;
   std::vector<int> assignment;  ///< see solver::assign
   io::SubspaceFile earlier;     ///< what is folded already
 
@@ -30,12 +37,12 @@ struct Problems {
            std::uint64_t memory_limit)
       : reader(states),
         sites(reader.sites()),
-        forget_sequences(sequences_of(reader, "forget")),
-        retain_sequences(sequences_of(reader, "retain")),
+        forget(reader, {"forget"}),
+        retain(reader, retain_sets(reader)),
         earlier(std::move(folded)) {
     std::vector<solver::Problem> sizes;
     for (const std::string& site : sites) {
-      sizes.push_back({reader.width(site), reader.rows("forget") + reader.rows("retain")});
+      sizes.push_back({reader.width(site), forget.rows() + retain.rows()});
     }
     assignment = solver::assign(sizes, ranks, memory_limit);
   }
@@ -50,10 +57,10 @@ struct Problems {
   SolvedSite solve(std::size_t i, const solver::BlacsGrid& grid,
                    const solver::SubspaceOptions& options) const {
     const auto start = std::chrono::steady_clock::now();
-    const SiteStates forget(reader, "forget", sites[i], forget_sequences);
-    const SiteStates retain(reader, "retain", sites[i], retain_sequences);
-    SolvedSite solved{
-        i, 0, solver::find_subspace(grid, forget, retain, options, earlier_kernel(sites[i]))};
+    SolvedSite solved{i, 0,
+                      solver::find_subspace(grid, SiteStates(reader, forget, sites[i]),
+                                            SiteStates(reader, retain, sites[i]), options,
+                                            earlier_kernel(sites[i]))};
     solved.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return solved;

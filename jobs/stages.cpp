@@ -38,10 +38,11 @@ std::string present_merge(const Job& job) {
 const std::vector<Stage>& all_stages() {
   static const std::vector<Stage> stages = {
       hdf5_stage("prepare", "JSONL records to tokens", {}, &Workspace::tokens, prepare),
-      hdf5_stage("capture", "hidden states at the sites", {"prepare"}, &Workspace::states, capture),
-      hdf5_stage("solve", "the subspace of each site", {"capture"}, &Workspace::subspaces, solve),
       hdf5_stage("sample", "texts that the base model writes by itself", {"prepare"},
                  &Workspace::samples, sample),
+      hdf5_stage("capture", "hidden states at the sites", {"prepare", "sample"}, &Workspace::states,
+                 capture),
+      hdf5_stage("solve", "the subspace of each site", {"capture"}, &Workspace::subspaces, solve),
       hdf5_stage("refine", "trained changes of the weights", {"prepare", "sample", "solve"},
                  &Workspace::deltas, refine),
       {"merge",

@@ -8,12 +8,12 @@ namespace mrp::jobs {
 
 /// JSONL files → tokens.h5. All are collective over the world.
 void prepare(Job& job);
-/// tokens.h5 and the checkpoint → states.h5.
+/// The checkpoint and tokens.h5 → samples.h5.
+void sample(Job& job);
+/// The checkpoint, tokens.h5 and samples.h5 → states.h5.
 void capture(Job& job);
 /// states.h5 → subspaces.h5.
 void solve(Job& job);
-/// The checkpoint and tokens.h5 → samples.h5.
-void sample(Job& job);
 /// The checkpoint and tokens.h5 and samples.h5 → deltas.h5.
 void refine(Job& job);
 /// The checkpoint, subspaces.h5 and deltas.h5 → the unlearned checkpoint.

@@ -92,6 +92,7 @@ TEST_F(FingerprintTest, SettingsChangeWhatDependsOnThemAndNothingElse) {
       {"sites.layers=0", from_capture_},
       {"sites.positions=all", from_capture_},
       {"sites.modules=[qkv.input]", from_capture_},
+      {"sites.samples=9", from_capture_},
       {"compute=fp32", from_capture_},
       {"refine.samples=9", {}},
       {"refine.steps=9", {}},
@@ -142,6 +143,7 @@ TEST_F(FingerprintTest, TrainingDependsOnItsOwnSettings) {
                                                  {"evaluate.generate=true", {"evaluate"}},
                                                  // Without a projection nobody reads these.
                                                  {"sites.layers=0", {}},
+                                                 {"sites.samples=99999", {}},
                                                  {"subspace.rule=cpca", {}}};
   for (const auto& [override, names] : cases) {
     EXPECT_EQ(changed(before, expected({override}, "reliable")), names) << override;
@@ -158,12 +160,23 @@ TEST_F(FingerprintTest, AJobHasTheStagesThatItsSettingsAskFor) {
   };
   expect_stages("fast", {}, {"capture", "solve"});
   expect_stages("fast", {"project=false"}, {});
+  expect_stages("fast", {"sites.samples=9"}, {"sample", "capture", "solve"});
   expect_stages("fast", {"refine.train=lora"}, {"capture", "solve", "refine"});
   expect_stages("reliable", {}, {"sample", "refine"});
   expect_stages("reliable", {"project=true"}, {"capture", "solve", "sample", "refine"});
   expect_stages("reliable", {"refine.samples=0"}, {"refine"});
   expect_stages("reliable", {"refine.train=none"}, {});
   expect_stages("paper", {}, {"capture", "solve", "refine"});
+}
+
+TEST_F(FingerprintTest, SamplesAreDrawnOnceForAll) {
+  const auto sample = [&](const std::vector<std::string>& overrides) {
+    return expected(overrides, "reliable").at("sample");
+  };
+  const std::string trained = sample({"project=true"});
+  EXPECT_EQ(sample({"project=true", "sites.samples=9"}), trained);
+  EXPECT_NE(sample({"project=true", "sites.samples=20000"}), trained);
+  EXPECT_EQ(sample({"project=true", "sites.samples=16000", "refine.samples=0"}), trained);
 }
 
 TEST_F(FingerprintTest, APresetIsNoMoreThanItsDefaults) {

@@ -4,6 +4,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from pipeline import RELIABLE, make_job, mrp, succeed
 from transformers import AutoModelForCausalLM
@@ -70,5 +71,28 @@ def test_too_few_samples_are_an_error(prepared):
     before = sorted(prepared.rglob("*"))
     found = mrp("sample", prepared / "job.yaml", "--set", "refine.samples=7", ranks=2)
     assert found.code == 3 and len(found.errors) == 1
-    assert "only 7 of 7 samples" in found.errors[0] and "raise refine.samples" in found.errors[0]
+    assert "only 7 of 7 samples" in found.errors[0] and "draw more (refine.samples, sites.samples)" in found.errors[0]
     assert sorted(prepared.rglob("*")) == before
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_samples_count_as_much_as_the_retain_set(prepared, tmp_path, ranks):
+    """C_f v = λ (C_r + εI) v with C_r the mean of the second moments of both, by scipy."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    for stage in ("sample", "capture", "solve"):
+        succeed(stage, tmp_path / "job.yaml", "--set", "preset=fast", "--set", "sites.samples=30",
+                "--set", "refine.sample_tokens=24", "--set", "subspace.dimension=2", ranks=ranks)
+    with (h5py.File(tmp_path / "out.work" / "states.h5") as states,
+          h5py.File(tmp_path / "out.work" / "subspaces.h5") as found):
+        kept = len(np.unique(states["samples/positions"][:, 0]))
+        assert kept == samples(tmp_path)[1]["drawn"] - samples(tmp_path)[1]["dropped"] == 30
+        for site, group in found.items():
+            moments = {}
+            for name in ("forget", "retain", "samples"):
+                rows = states[name][site]["hidden_states"][:].astype(np.float64)
+                moments[name] = rows.T @ rows / len(rows)
+            retain = (moments["retain"] + moments["samples"]) / 2
+            width = len(retain)
+            pencil = retain + 1e-2 * np.trace(retain) / width * np.eye(width)
+            values = scipy.linalg.eigh(moments["forget"], pencil, eigvals_only=True)[::-1]
+            np.testing.assert_allclose(group["eigenvalues"][:], values[:2], rtol=1e-4)

@@ -80,15 +80,14 @@ Solved solve(const io::StateReader& reader, const std::vector<int>& assignment,
              const dist::Communicator& world, const solver::SubspaceOptions& options) {
   Solved solved;
   const auto sites = reader.sites();
-  const auto forget_sequences = jobs::sequences_of(reader, "forget");
-  const auto retain_sequences = jobs::sequences_of(reader, "retain");
+  const jobs::StateSets forget_set(reader, {"forget"}), retain_set(reader, {"retain"});
   const auto solve_assigned = [&](int rank, const dist::Communicator& comm) {
     if (std::count(assignment.begin(), assignment.end(), rank) == 0) return;
     const solver::BlacsGrid grid(comm);
     for (std::size_t i = 0; i < sites.size(); ++i) {
       if (assignment[i] != rank) continue;
-      const jobs::SiteStates forget(reader, "forget", sites[i], forget_sequences);
-      const jobs::SiteStates retain(reader, "retain", sites[i], retain_sequences);
+      const jobs::SiteStates forget(reader, forget_set, sites[i]);
+      const jobs::SiteStates retain(reader, retain_set, sites[i]);
       auto subspace = solver::find_subspace(grid, forget, retain, options);
       if (rank >= 0 || world.is_root()) solved.emplace_back(sites[i], std::move(subspace));
     }
