@@ -351,8 +351,8 @@ std::vector<StageCost> stage_costs(const Job& job, const io::Checkpoint& checkpo
   const Costs costs(job, checkpoint, model, tokens, spread);
   using Formula = StageCost (Costs::*)() const;
   constexpr std::pair<const char*, Formula> all[] = {
-      {"prepare", &Costs::prepare},  {"capture", &Costs::capture}, {"solve", &Costs::solve},
-      {"sample", &Costs::sample},    {"refine", &Costs::refine},   {"merge", &Costs::merge},
+      {"prepare", &Costs::prepare},  {"sample", &Costs::sample}, {"capture", &Costs::capture},
+      {"solve", &Costs::solve},      {"refine", &Costs::refine}, {"merge", &Costs::merge},
       {"evaluate", &Costs::evaluate}};
   std::vector<StageCost> found;
   for (const auto& [stage, formula] : all) {
