@@ -16,7 +16,7 @@ namespace mrp::shard {
 enum class Positions { target, all };
 
 struct CaptureOptions {
-  std::vector<std::string> sets;  ///< "forget", "retain"
+  std::vector<std::string> sets;  ///< "forget", "retain", "samples"
   std::vector<Site> sites;
   Positions positions = Positions::target;
   std::int64_t batch_tokens = 4096;  ///< token budget of a batch, padding included
