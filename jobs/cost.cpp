@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "jobs/confinement.hpp"
 #include "jobs/model_setup.hpp"
 #include "jobs/model_size.hpp"
 #include "jobs/refine_setup.hpp"
@@ -10,7 +11,6 @@
 #include "shard/batches.hpp"
 #include "shard/capture.hpp"
 #include "shard/evaluate/packed_plan.hpp"
-#include "shard/train/confine.hpp"
 #include "solver/schedule.hpp"
 #include "solver/subspace.hpp"
 
@@ -167,7 +167,7 @@ class Costs {
     Count confining = 0, measured = 0, kept = 0;
     for (const auto& [width, weights] : confined()) {
       const auto directions =
-          static_cast<Count>(shard::confined_directions(static_cast<std::int64_t>(width)));
+          static_cast<Count>(confined_directions(static_cast<std::int64_t>(width)));
       confining += 2 * 2 * std::min(2 * directions, width) * weights;
       measured += 4 * width * width;
       kept += 4 * width * directions;

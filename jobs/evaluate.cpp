@@ -118,16 +118,18 @@ void measure_all(Job& job, const std::vector<Side>& sides, MetricsFile& file) {
 }
 
 void warn_of_losses(const MetricsFile& file, const JobConfig& config) {
-  const char* more = config.refine.train == JobConfig::Train::none
-                         ? "a smaller subspace.dimension keeps more"
-                         : "a lower refine.learning_rate or more retain records keep more";
-  for (const auto& loss : file.comparison.value("losses", nlohmann::json::array())) {
+  const auto losses = file.comparison.value("losses", nlohmann::json::array());
+  for (const auto& loss : losses) {
     dist::log::warn(fmt::format(
         "evaluate: retain {} is {:.3f} and was {:.3f}: more than a hundredth of what is to be kept "
-        "is lost; {}",
+        "is lost",
         loss.at("metric").get<std::string>(), loss.at("unlearned").get<double>(),
-        loss.at("base").get<double>(), more));
+        loss.at("base").get<double>()));
   }
+  if (losses.empty()) return;
+  dist::log::warn(config.refine.train == JobConfig::Train::none
+                      ? "evaluate: a smaller subspace.dimension keeps more"
+                      : "evaluate: a lower refine.learning_rate or more retain records keep more");
 }
 
 void warn_of_leaks(const MetricsFile& file) {

@@ -139,9 +139,8 @@ void warn_of_shrinking(const Job& job, bool matched) {
   const auto& refine = job.config.refine;
   if (refine.train != JobConfig::Train::subspace || refine.shrink == 0 || matched) return;
   dist::log::warn(
-      "refine: without samples, nothing brings back what refine.shrink takes from knowledge that "
-      "is "
-      "not in the retain set; set refine.shrink: 0 or draw samples");
+      "refine: without samples, nothing brings back what refine.shrink takes from knowledge "
+      "outside the retain set; set refine.shrink: 0 or draw samples");
 }
 
 /// Says where alternatives come from that no record has.

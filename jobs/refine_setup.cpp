@@ -2,14 +2,19 @@
 
 #include <fmt/format.h>
 
+#include <map>
+#include <set>
 #include <utility>
+#include <vector>
 
 #include "dist/agree.hpp"
 #include "dist/error.hpp"
 #include "dist/log.hpp"
 #include "io/subspace_store.hpp"
+#include "jobs/confinement.hpp"
 #include "jobs/model_setup.hpp"
-#include "shard/train/confine.hpp"
+#include "shard/train/second_moments.hpp"
+#include "solver/threads.hpp"
 
 namespace mrp::jobs {
 namespace {
@@ -90,6 +95,63 @@ std::map<shard::Site, torch::Tensor> initial_projections(const Job& job,
   return initial;
 }
 
+/// solve(keys, solvers) of all problems: of those that are the same on all ranks among all ranks,
+/// of those that each tensor rank has of its own (`split`) among its data ranks. Collective over
+/// the world.
+template <class Key, class Split, class Solve>
+auto spread(const std::map<Key, torch::Tensor>& moments, const Split& split, const Job& job,
+            const dist::ParallelLayout& layout, const Solve& solve) {
+  const std::uint64_t memory = memory_share(*job.world) / 2;
+  const auto solve_those = [&](bool own) {
+    std::vector<Key> keys;
+    for (const auto& [key, of_key] : moments) {
+      if (split(key) == own) keys.push_back(key);
+    }
+    return std::pair(keys, solve(keys, Solvers{own ? layout.data() : layout.world(), memory}));
+  };
+  std::map<Key, typename decltype(solve_those(true).second)::value_type> result;
+  for (const bool own : {false, true}) {
+    auto [keys, found] = solve_those(own);
+    for (std::size_t i = 0; i < keys.size(); ++i) result[keys[i]] = std::move(found[i]);
+  }
+  return result;
+}
+
+template <class Key>
+std::vector<torch::Tensor> pick(const std::map<Key, torch::Tensor>& moments,
+                                const std::vector<Key>& keys) {
+  std::vector<torch::Tensor> picked;
+  for (const Key& key : keys) picked.push_back(moments.at(key));
+  return picked;
+}
+
+/// T of each weight, by its blocks of rows; of none where `softness` is 0. Collective over the
+/// world.
+std::map<std::string, std::vector<shard::Confinement>> confine_outputs(
+    const Job& job, shard::CausalLM& model, const dist::ParallelLayout& layout,
+    const io::TokenSet& predicted, const std::vector<shard::SiteModule>& modules, double softness) {
+  std::map<std::string, std::vector<shard::Confinement>> outputs;
+  if (softness == 0) return outputs;
+  dist::log::info(fmt::format("refine: outputs are confined, softness {}", softness));
+  using Block = std::pair<std::string, std::size_t>;
+  std::map<Block, torch::Tensor> moments;
+  for (auto& [name, blocks] : shard::gradient_moments(model, layout, predicted, modules,
+                                                      batch_tokens(job.config, model))) {
+    for (std::size_t b = 0; b < blocks.size(); ++b) moments[{name, b}] = blocks[b];
+  }
+  // Rows are split where columns are not.
+  std::set<std::string> whole;
+  for (const shard::Parameter& parameter : model.parameters()) {
+    if (parameter.input && parameter.input->is_split()) whole.insert(parameter.name);
+  }
+  const auto split = [&](const Block& block) { return !whole.contains(block.first); };
+  auto found = spread(moments, split, job, layout, [&](const auto& blocks, auto solvers) {
+    return soft_confinements(pick(moments, blocks), softness, solvers);
+  });
+  for (auto& [block, t] : found) outputs[block.first].push_back(std::move(t));
+  return outputs;
+}
+
 }  // namespace
 
 shard::Site input_site(const std::string& module) {
@@ -122,30 +184,28 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
       refine.train == Train::subspace || (refine.train == Train::lora && refine.lora_confined);
   if (!confined) return options;
   options.shrink = refine.shrink;
+  solver::set_threads(job.threads);
   const std::int64_t tokens = batch_tokens(job.config, model);
   const auto moments_of = [&](const io::TokenSet& set) {
     return shard::input_moments(model, layout, set, tokens);
   };
-  const double softness = output_softness(job.config, forget);
-  if (refine.train == Train::subspace && softness > 0) {
-    dist::log::info(fmt::format("refine: outputs are confined, softness {}", softness));
-    const auto gradients =
-        shard::gradient_moments(model, layout, predicted, options.modules, tokens);
-    for (const auto& [name, blocks] : gradients) {
-      for (const torch::Tensor& moments : blocks) {
-        options.outputs[name].push_back(shard::soft_confinement(moments, softness));
-      }
-    }
+  if (refine.train == Train::subspace) {
+    options.outputs = confine_outputs(job, model, layout, predicted, options.modules,
+                                      output_softness(job.config, forget));
   }
   const auto kept_moments = moments_of(kept);
+  const auto split = [](const shard::Site& site) { return site.is_split(); };
   if (refine.train == Train::subspace && refine.directions > 0) {
-    for (const auto& [site, moments] : moments_of(forget)) {
-      options.bases[site] = shard::low_subspace(moments, kept_moments.at(site), refine.directions);
-    }
-    return options;
-  }
-  for (const auto& [site, moments] : kept_moments) {
-    options.confinement[site] = shard::soft_confinement(moments, refine.softness);
+    const auto forget_moments = moments_of(forget);
+    options.bases = spread(kept_moments, split, job, layout, [&](const auto& sites, auto solvers) {
+      return low_subspaces(pick(forget_moments, sites), pick(kept_moments, sites),
+                           refine.directions, solvers);
+    });
+  } else {
+    options.confinement =
+        spread(kept_moments, split, job, layout, [&](const auto& sites, auto solvers) {
+          return soft_confinements(pick(kept_moments, sites), refine.softness, solvers);
+        });
   }
   return options;
 }

@@ -1,5 +1,5 @@
 // The largest eigenvalues of a symmetric block-cyclic matrix by tridiagonalisation: always exact,
-// O(n³) whatever k is.
+// O(n³) whatever k is. By ELPA where it is at hand, else by LAPACK and ScaLAPACK.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +10,7 @@
 
 namespace mrp::solver {
 
-/// Collective over the grid. The k largest; only the lower triangle of `a` is read. LAPACK's dsyevr
-/// on one rank; else pdsyevr, and pdsyevd when half of the pairs or more are wanted or pdsyevr
-/// fails.
+/// Collective over the grid. The k largest; only the lower triangle of `a` is read.
 /// @pre 0 < k ≤ n. @throws NumericalError naming routine and matrix.
 EigenPairs dense_eigenpairs(DistMatrix a, std::int64_t k, std::string_view name);
 

@@ -25,7 +25,10 @@ LIBRARIES = {
     "JSON": (r"nlohmann/", {"io", "shard", "jobs"}),
     "LibTorch": (r"(torch|ATen|c10)/", {"shard", "jobs"}),
     "YAML and command line": (r"(yaml-cpp|CLI)/", {"jobs"}),
-    "BLAS and ScaLAPACK": (r"(cblas|lapacke?|scalapack|blacs|mkl\w*|openblas\w*)\b", {"solver"}),
+    "BLAS, ScaLAPACK and ELPA": (
+        r"(elpa/|(cblas|lapacke?|scalapack|blacs|mkl\w*|openblas\w*)\b)",
+        {"solver"},
+    ),
     "POSIX": (
         r"(sys|linux)/|(dirent|dlfcn|fcntl|malloc|poll|pwd|sched|signal|spawn|unistd)\.h$",
         {"dist", "io", "solver", "shard", "jobs"},

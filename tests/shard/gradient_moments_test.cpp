@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "shard/golden_case.hpp"
-#include "shard/train/confine.hpp"
+#include "shard/train/second_moments.hpp"
 #include "shard/train/examples.hpp"
 #include "shard/train/pass.hpp"
 #include "shard/train/trainable.hpp"

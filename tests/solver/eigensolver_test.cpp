@@ -2,9 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "solver/dense.hpp"
 #include "solver/dense_eigensolver.hpp"
+#include "solver/elpa_eigensolver.hpp"
 #include "solver/generalized.hpp"
+#include "solver/lapack_eigensolver.hpp"
 #include "solver/lower_solver.hpp"
 #include "solver/random.hpp"
 #include "solver/residuals.hpp"
@@ -63,6 +67,65 @@ TEST(Eigensolver, FewAndAllPairs) {
     }
   });
 }
+
+#ifdef MRP_WITH_ELPA
+TEST(Elpa, SolvesWhereEachRankHasAPart) {
+  const auto world = dist::Communicator::world();
+  std::vector<double> values;  // with a cluster, a double value and negative ones
+  for (int i = 0; i < 520; ++i) values.push_back(i < 2 ? 9.0 : 5.0 / (1 + i) - 0.2);
+  values[5] = values[4] + 1e-11;
+  std::sort(values.rbegin(), values.rend());
+  Tall a = with_eigenvalues(values, 3);
+  const Tall whole = a;
+  for (std::int64_t j = 0; j < a.columns; ++j) {
+    for (std::int64_t i = 0; i < j; ++i) a(i, j) = 7;  // the upper triangle must not matter
+  }
+  on_every_grid(world, [&](const BlacsGrid& grid) {
+    for (const std::int64_t k : {1, 65, 520}) {
+      SCOPED_TRACE("k " + std::to_string(k));
+      const auto pairs = elpa_eigenpairs(scatter(grid, a, 64), k);
+      ASSERT_TRUE(pairs);
+      expect_pairs(whole, *pairs, values);
+      const auto alone = elpa_eigenvalues(scatter(grid, a, 64), k);
+      ASSERT_TRUE(alone);
+      ASSERT_EQ(static_cast<std::int64_t>(alone->size()), k);
+      for (std::size_t i = 0; i < alone->size(); ++i)
+        EXPECT_NEAR((*alone)[i], values[i], 1e-12 * 9);
+    }
+    // A rank without a part, unless there are few.
+    const bool fits = grid.p() < 3 && grid.q() < 3;
+    EXPECT_EQ(elpa_eigenpairs(scatter(grid, with_eigenvalues({2, 1}, 4), 1), 1).has_value(), fits);
+  });
+}
+
+// Beyond the size from which the dense solver takes ELPA: eigenvalues next to those of the
+// diagonal.
+TEST(Elpa, SolvesTheLargeOnes) {
+  const auto world = dist::Communicator::world();
+  constexpr std::int64_t n = 3072, k = 200;
+  const BlacsGrid grid(world);
+  DistMatrix a(grid, n, n, 64);
+  const auto rows = a.row_indices(), columns = a.column_indices();
+  for (std::int64_t j = 0; j < a.local_columns(); ++j) {
+    for (std::int64_t i = 0; i < a.local_rows(); ++i) {
+      const auto row = static_cast<double>(rows[static_cast<std::size_t>(i)]);
+      const auto column = static_cast<double>(columns[static_cast<std::size_t>(j)]);
+      a.at(i, j) = row == column ? row : 0.1 / (1 + std::abs(row - column));
+    }
+  }
+  const auto pairs = dense_eigenpairs(a, k, "test matrix");
+  EXPECT_LT(eigen_residual(a, pairs.values, pairs.vectors), 1e-11);
+  const auto alone = dense_eigenvalues(a, k, "test matrix");
+  EXPECT_LT(testing::largest_difference(alone, pairs.values), 1e-9);
+  for (std::int64_t i = 0; i < k; ++i) {
+    EXPECT_NEAR(alone[static_cast<std::size_t>(i)], static_cast<double>(n - 1 - i), 1);
+  }
+}
+#else
+TEST(Elpa, IsThere) {
+  GTEST_SKIP() << "NOT TESTED: this build found no ELPA";
+}
+#endif
 
 TEST(Eigensolver, MatricesSmallerThanTheGrid) {
   const auto world = dist::Communicator::world();
@@ -156,6 +219,32 @@ TEST(Generalized, FewPairsOfALargePencil) {
     EXPECT_LT(std::sqrt(residual / length), 1e-10 * size);
     for (std::int64_t i = 0; i < k; ++i) EXPECT_NEAR(unit(i, j), i == j ? 1 : 0, 1e-10);
   }
+}
+
+TEST(Residual, FindsOneWrongPairOfMany) {
+  const auto world = dist::Communicator::world();
+  constexpr std::int64_t n = 90;
+  std::vector<double> values;
+  for (std::int64_t i = 0; i < n; ++i) values.push_back(static_cast<double>(n - i));
+  const Tall a = with_eigenvalues(values, 5);
+  const BlacsGrid grid(world);
+  const EigenPairs right = lapack_eigenpairs(scatter(grid, a, 8), n, "test matrix");
+  const Tall vectors = gather(right.vectors);
+  const auto residual = [&](const std::vector<double>& found, const Tall& of) {
+    return eigen_residual(scatter(grid, a, 8), found, scatter(grid, of, 8));
+  };
+  EXPECT_LT(residual(right.values, vectors), 1e-11);
+  std::vector<double> other = right.values;
+  other[40] += 1e-3;
+  EXPECT_GT(residual(other, vectors), 1e-7);
+  Tall twice = vectors;  // an eigenvector, but another one's
+  for (std::int64_t i = 0; i < n; ++i) twice(i, 41) = twice(i, 40);
+  other = right.values;
+  other[41] = other[40];
+  EXPECT_GT(residual(other, twice), 1e-3);
+  Tall nan = vectors;
+  nan(3, 7) = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_EQ(residual(right.values, nan), std::numeric_limits<double>::infinity());
 }
 
 // A cluster too wide for the blocks: the dense solver takes over.

@@ -1,9 +1,10 @@
-"""The few-pairs eigensolver beside the public ones, on the same matrices, in turns.
+"""The eigensolver beside the public ones, on the same matrices, in turns.
 
     python tests/bench/solver/bench.py --build DIR [--quick] [--json FILE] [--n 8192] [--k 64]
         [--ranks 2] [--cases power,planted,cluster,pencil-planted,…] [--peers elpa,dsyevr,…]
 
-Cases are spectra of C v = λ v, with pencil- of C v = λ B v. All methods get the same cores: ranks
+Cases are spectra of C v = λ v, with pencil- of C v = λ B v, with many- for n / 8 pairs, not k: as many as
+the subspace edit takes of wide sites. All methods get the same cores: ranks
 with one thread each, or one process with as many threads. A peer that takes longer than 30 s runs
 once, without a warm-up; `repeats` says so. The angle is that between our subspace and the peer's; if
 it is large, the residuals and the spectrum (within a cluster there is no right subspace) tell why. Peers that a case or the build does not have are left out.
@@ -25,17 +26,23 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import benchmark  # noqa: E402
 
 SLOW = 30  # seconds
-CASES = "power,planted,cluster,pencil-power,pencil-planted,pencil-cluster"
+CASES = "power,planted,cluster,pencil-power,pencil-planted,pencil-cluster,many-power,many-planted"
 PEERS = "elpa,pdsyevr,pdsyevd,dsyevr,torch,lobpcg"
+
+
+def split(case):
+    """Kind of problem, and spectrum."""
+    spectrum = case.removeprefix("many-").removeprefix("pencil-")
+    return "pencil" if "pencil-" in case else "standard", spectrum
 
 
 class Program:
     """solver_benchmark, ready to be told what to run."""
 
     def __init__(self, build, ranks, case, n, k, folder):
-        kind = "pencil" if case.startswith("pencil-") else "standard"
+        kind, spectrum = split(case)
         command = ["mpirun", "--oversubscribe", "-n", str(ranks), build / "tests/solver_benchmark",
-                   case.removeprefix("pencil-"), str(n), str(k), kind, folder]
+                   spectrum, str(n), str(k), kind, folder]
         environment = os.environ | benchmark.MPI | {"OMP_NUM_THREADS": "1", "MRP_THREADS": "1"}
         self.process = subprocess.Popen(command, env=environment, text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -117,11 +124,14 @@ def angle(v, w):
 
 def compare(case, arguments, folder):
     """The lines of one case."""
-    n, k = arguments.n, arguments.k
+    n, many = arguments.n, case.startswith("many-")
+    k = n // 8 if many else arguments.k
     program = Program(arguments.build, arguments.ranks, case, n, k, folder)
     c = load(folder, "c", n)
-    b = load(folder, "b", n) if case.startswith("pencil-") else None
+    b = load(folder, "b", n) if split(case)[0] == "pencil" else None
     wanted = arguments.peers.replace("dsyevr", "dsyevr,dsygvx").split(",")
+    if many:
+        wanted = [name for name in wanted if name != "lobpcg"]  # made for few
     runs = {name: lambda name=name: program.seconds(name)
             for name in ("ours", "pdsyevr", "pdsyevd", *elpa(arguments.build)) if name in ("ours", *wanted)}
     runs |= {name: lambda name=name, run=run: saved(run, folder, name)
@@ -157,7 +167,7 @@ def elpa(build):
 def main():
     arguments = benchmark.parse_arguments(__doc__, n=8192, k=64, ranks=2, cases=CASES, peers=PEERS)
     if arguments.quick:
-        arguments.n, arguments.k, arguments.cases = 1600, 8, "planted,pencil-planted"
+        arguments.n, arguments.k, arguments.cases = 1600, 8, "planted,pencil-planted,many-power"
     torch.set_num_threads(arguments.ranks)
     warnings.simplefilter("ignore")  # lobpcg's, that it did not converge: the lines say how far it came
     for case in arguments.cases.split(","):

@@ -8,9 +8,6 @@
 #include "dist/error.hpp"
 #include "solver/dense.hpp"
 #include "solver/scalapack.hpp"
-#ifdef MRP_WITH_ELPA
-#include <elpa/elpa.h>
-#endif
 
 namespace mrp::bench {
 namespace {
@@ -61,39 +58,5 @@ EigenPairs pdsyevd(DistMatrix& a, std::int64_t k) {
   std::reverse(columns.begin(), columns.end());
   return choose(values, vectors, columns);
 }
-
-#ifdef MRP_WITH_ELPA
-// ELPA's eigenvalues ascend, so the largest of C are the first of −C.
-EigenPairs elpa(DistMatrix& a, std::int64_t k) {
-  const BlacsGrid& grid = a.grid();
-  const int n = a.descriptor().rows;
-  int error = elpa_init(20211125);
-  elpa_t solver = elpa_allocate(&error);
-  const std::pair<const char*, int> settings[] = {
-      {"na", n},
-      {"nev", static_cast<int>(k)},
-      {"local_nrows", static_cast<int>(a.local_rows())},
-      {"local_ncols", static_cast<int>(a.local_columns())},
-      {"nblk", static_cast<int>(a.block())},
-      {"mpi_comm_parent", MPI_Comm_c2f(grid.comm().get())},
-      {"process_row", grid.row()},
-      {"process_col", grid.column()}};
-  for (const auto& [name, value] : settings) elpa_set_integer(solver, name, value, &error);
-  MRP_EXPECT(elpa_setup(solver) == ELPA_OK);
-  elpa_set_integer(solver, "solver", ELPA_SOLVER_2STAGE, &error);
-  elpa_set_integer(solver, "real_kernel",
-                   __builtin_cpu_supports("avx512f") ? ELPA_2STAGE_REAL_AVX512_BLOCK4
-                                                     : ELPA_2STAGE_REAL_AVX2_BLOCK4,
-                   &error);
-  scale(a, -1);
-  std::vector<double> values(static_cast<std::size_t>(n));
-  DistMatrix vectors(grid, n, n, a.block());
-  elpa_eigenvectors_double(solver, a.data(), values.data(), vectors.data(), &error);
-  check_info(grid.comm(), error, "ELPA", "benchmark's matrix");
-  elpa_deallocate(solver, &error);
-  for (double& value : values) value = -value;
-  return choose(values, vectors, indices(0, k));
-}
-#endif
 
 }  // namespace mrp::bench

@@ -1,4 +1,4 @@
-// The public libraries' distributed eigensolvers, called as their manuals say.
+// pdsyevd alone, called as its manual says.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +11,5 @@ namespace mrp::bench {
 /// pairs are computed, there is no other way.
 /// @throws NumericalError if the routine reports a failure.
 solver::EigenPairs pdsyevd(solver::DistMatrix& a, std::int64_t k);
-#ifdef MRP_WITH_ELPA
-/// Collective over the grid. The k largest pairs; `a` is destroyed. Two-stage, with the AVX-512
-/// kernel where the library has it.
-/// @throws NumericalError if ELPA reports a failure.
-solver::EigenPairs elpa(solver::DistMatrix& a, std::int64_t k);
-#endif
 
 }  // namespace mrp::bench

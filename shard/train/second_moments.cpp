@@ -1,9 +1,8 @@
-#include "shard/train/confine.hpp"
+#include "shard/train/second_moments.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <optional>
 
 #include "dist/log.hpp"
@@ -26,12 +25,6 @@ std::map<Site, torch::Tensor> no_moments(CausalLM& model) {
     moments[*parameter.input] = torch::zeros({width, width}, fp32);
   }
   return moments;
-}
-
-/// To mean eigenvalue 1, in fp64; zero stays zero.
-torch::Tensor scaled(const torch::Tensor& moments) {
-  const double mean = moments.trace().item<double>() / static_cast<double>(moments.size(0));
-  return moments.to(torch::kFloat64) / std::max(mean, std::numeric_limits<double>::min());
 }
 
 /// Neighbours, up to 16 and `batch_tokens`, until 2048 are covered: the same for any number of
@@ -153,39 +146,6 @@ std::map<std::string, std::vector<torch::Tensor>> gradient_moments(
     }
   }
   return moments;
-}
-
-std::int64_t confined_directions(std::int64_t width) {
-  constexpr std::int64_t kAll = 2048;
-  return width > kAll ? width / 8 : width;
-}
-
-Confinement soft_confinement(const torch::Tensor& moments, double softness) {
-  const torch::NoGradGuard no_grad;
-  const std::int64_t width = moments.size(0), r = confined_directions(width);
-  const auto [eigenvalues, vectors] = torch::linalg_eigh(scaled(moments));
-  const torch::Tensor top = eigenvalues.narrow(0, width - r, r).clamp_min(0.0);
-  const torch::Tensor damping = 1.0 - torch::sqrt(softness / (top + softness));
-  return {vectors.narrow(1, width - r, r).to(torch::kFloat32).contiguous(),
-          damping.to(torch::kFloat32)};
-}
-
-torch::Tensor low_subspace(const torch::Tensor& forget, const torch::Tensor& retain,
-                           std::int64_t k) {
-  constexpr double kRidge = 1e-2;
-  const torch::NoGradGuard no_grad;
-  const std::int64_t width = retain.size(0);
-  const torch::Tensor identity = torch::eye(width, retain.options().dtype(torch::kFloat64));
-  const torch::Tensor l = torch::linalg_cholesky(scaled(retain) + kRidge * identity);
-  const auto solve = [&](const torch::Tensor& right) {
-    return torch::linalg_solve_triangular(l, right, /*upper=*/false);
-  };
-  const torch::Tensor reduced = solve(solve(scaled(forget)).t());
-  const torch::Tensor vectors = std::get<1>(torch::linalg_eigh(reduced));
-  const std::int64_t count = std::min(k, width);
-  const torch::Tensor duals = torch::linalg_solve_triangular(
-      l.t(), vectors.narrow(1, width - count, count), /*upper=*/true);
-  return std::get<0>(torch::linalg_qr(duals)).to(torch::kFloat32).contiguous();
 }
 
 }  // namespace mrp::shard

@@ -1,5 +1,5 @@
-// Which directions a trained change may use: those that the retain states leave free, and on which
-// the predictions hang little.
+// Second moments of what linear layers read, and of the gradients of their weights: they tell which
+// directions a trained change may use.
 #pragma once
 
 #include <torch/torch.h>
@@ -12,7 +12,6 @@
 #include "dist/parallel_layout.hpp"
 #include "io/token_dataset.hpp"
 #include "shard/model/causal_lm.hpp"
-#include "shard/train/trainable.hpp"
 
 namespace mrp::shard {
 
@@ -31,20 +30,5 @@ std::map<Site, torch::Tensor> input_moments(CausalLM& model, const dist::Paralle
 std::map<std::string, std::vector<torch::Tensor>> gradient_moments(
     CausalLM& model, const dist::ParallelLayout& layout, const io::TokenSet& set,
     const std::vector<SiteModule>& modules, std::int64_t batch_tokens);
-
-/// How many eigenvalues count for S or T of this width: all up to 2048, of wider ones an eighth;
-/// what the others do to S is small.
-std::int64_t confined_directions(std::int64_t width);
-
-/// S of the subspace edit, soft form: with the moments scaled to mean eigenvalue 1 and C = V Λ Vᵀ,
-/// S = V diag(√(ε / (λ + ε))) Vᵀ, ε = `softness`; of the largest eigenvalues, `confined_directions`
-/// many; the others are taken as free. T likewise. Not collective.
-Confinement soft_confinement(const torch::Tensor& moments, double softness);
-
-/// S of the subspace edit, low form: an orthonormal basis, fp32 [width × k], of the k generalised
-/// eigenvectors of largest eigenvalue of forget v = λ (retain + ridge I) v, both moments scaled to
-/// mean eigenvalue 1 and ridge = 1e-2: what tells forget from retain best. Not collective.
-torch::Tensor low_subspace(const torch::Tensor& forget, const torch::Tensor& retain,
-                           std::int64_t k);
 
 }  // namespace mrp::shard
