@@ -138,11 +138,11 @@ struct StateReader::Impl {
     const auto width = static_cast<std::size_t>(columns.size());
     const auto part = static_cast<std::size_t>(run->columns);
     for (std::int64_t begin = range.begin; begin < range.end;) {
-      const std::int64_t down = begin / run->rows;
-      const std::int64_t end = std::min((down + 1) * run->rows, range.end);
+      const dist::Range band = chunks.band(begin);
+      const std::int64_t end = std::min(band.end, range.end);
       for (std::int64_t column = columns.begin; column < columns.end; column += run->columns) {
-        auto bytes = chunks.chunk(down, column / run->columns)
-                         .subspan(static_cast<std::size_t>(begin % run->rows) * run->row_bytes);
+        auto bytes = chunks.read_band(begin, column / run->columns)
+                         .subspan(static_cast<std::size_t>(begin - band.begin) * run->row_bytes);
         auto target = out.subspan(static_cast<std::size_t>(column - columns.begin));
         // A chunk as wide as the block is one piece.
         const auto rows_at_once = part == width ? end - begin : 1;
