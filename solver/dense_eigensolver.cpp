@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "solver/dense.hpp"
 #include "solver/elpa_eigensolver.hpp"
 #include "solver/lapack_eigensolver.hpp"
 #include "solver/residuals.hpp"
@@ -19,6 +20,7 @@ bool large(const DistMatrix& a) {
 EigenPairs dense_eigenpairs(DistMatrix a, std::int64_t k, std::string_view name) {
   constexpr double kTolerance = 1e-10;
   if (large(a)) {
+    mirror_lower(a);
     auto pairs = elpa_eigenpairs(a, k);
     if (pairs && eigen_residual(a, pairs->values, pairs->vectors) < kTolerance) {
       return std::move(*pairs);
@@ -29,6 +31,7 @@ EigenPairs dense_eigenpairs(DistMatrix a, std::int64_t k, std::string_view name)
 
 std::vector<double> dense_eigenvalues(DistMatrix a, std::int64_t k, std::string_view name) {
   if (large(a)) {
+    mirror_lower(a);
     if (auto values = elpa_eigenvalues(a, k)) return std::move(*values);
   }
   return lapack_eigenvalues(std::move(a), k, name);

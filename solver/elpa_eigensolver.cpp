@@ -65,12 +65,6 @@ Solver make_solver(const DistMatrix& a, std::int64_t k) {
   return solver;
 }
 
-// Eigenvalues of ELPA ascend: the largest of A are the first of −A. It wants both triangles.
-void turn_round(DistMatrix& a) {
-  mirror_lower(a);
-  scale(a, -1);
-}
-
 std::vector<double> first_negated(const std::vector<double>& values, std::int64_t k) {
   std::vector<double> result(values.begin(), values.begin() + k);
   for (double& value : result) value = -value;
@@ -88,7 +82,7 @@ std::optional<EigenPairs> elpa_eigenpairs(DistMatrix a, std::int64_t k) {
   if (!fits(a)) return {};
   const Solver solver = make_solver(a, k);
   if (!agreed(a.grid(), solver != nullptr)) return {};
-  turn_round(a);
+  scale(a, -1);  // eigenvalues ascend: the largest of A are the first of −A
   std::vector<double> values(static_cast<std::size_t>(a.rows()));
   DistMatrix vectors(a.grid(), a.rows(), a.rows(), a.block());
   int error = ELPA_OK;
@@ -105,7 +99,7 @@ std::optional<std::vector<double>> elpa_eigenvalues(DistMatrix a, std::int64_t k
   if (!fits(a)) return {};
   const Solver solver = make_solver(a, a.rows());
   if (!agreed(a.grid(), solver != nullptr)) return {};
-  turn_round(a);
+  scale(a, -1);  // eigenvalues ascend: the largest of A are the first of −A
   std::vector<double> values(static_cast<std::size_t>(a.rows()));
   int error = ELPA_OK;
   elpa_eigenvalues_double(solver.get(), a.data(), values.data(), &error);

@@ -10,7 +10,7 @@
 
 namespace mrp::solver {
 
-/// Collective over the grid. The k largest; only the lower triangle of `a` is read. Empty without
+/// Collective over the grid. The k largest; both triangles of `a` are read. Empty without
 /// ELPA, for a matrix of which a rank of the grid has no part, and when ELPA fails: others are
 /// asked then. @pre 0 < k ≤ n.
 std::optional<EigenPairs> elpa_eigenpairs(DistMatrix a, std::int64_t k);

@@ -183,7 +183,8 @@ EigenPairs lapack_eigenpairs(DistMatrix a, std::int64_t k, std::string_view name
   if (on_one_rank(a)) return descending(lapack_dsyevr(a, k, true, name), k);
 
   constexpr double tolerance = 1e-10;  // info = 0 is no proof, see pairs_for_pdsyevr
-  const DistMatrix original = a;       // the routines destroy their argument, also when they fail
+  mirror_lower(a);
+  const DistMatrix original = a;  // the routines destroy their argument, also when they fail
   if (const std::int64_t pairs = pairs_for_pdsyevr(a, k); 2 * pairs < a.rows()) {
     if (const auto result = scalapack_pdsyevr(a, pairs, true)) {
       EigenPairs top = descending(*result, k);

@@ -33,9 +33,9 @@ double largest_difference(const Tall& a, const Tall& b) {
 
 }  // namespace
 
-double eigen_residual(DistMatrix a, const std::vector<double>& values, const DistMatrix& vectors) {
+double eigen_residual(const DistMatrix& a, const std::vector<double>& values,
+                      const DistMatrix& vectors) {
   constexpr std::int64_t kProbes = 8;
-  mirror_lower(a);
   const Tall x = random_normal(vectors.columns(), kProbes, /*seed=*/1);
   Tall scaled = x;
   for (std::int64_t j = 0; j < scaled.columns; ++j) {

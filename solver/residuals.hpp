@@ -9,8 +9,9 @@ namespace mrp::solver {
 
 /// Collective over the grid. The larger of max |A Z x − Z Λ x| / max |A| and max |Zᵀ Z x − x| for
 /// eight random x of independent standard normal numbers: costs n² and finds any vector that is
-/// wrong. Only the lower triangle of `a` is read. Column i of Z, `vectors`, belongs to values[i].
-double eigen_residual(DistMatrix a, const std::vector<double>& values, const DistMatrix& vectors);
+/// wrong. Both triangles of `a` are read. Column i of Z, `vectors`, belongs to values[i].
+double eigen_residual(const DistMatrix& a, const std::vector<double>& values,
+                      const DistMatrix& vectors);
 
 /// max |Bᵀ A − I|; infinity if an entry of A or B is not finite.
 double biorthogonality_residual(const Tall& a, const Tall& b);
