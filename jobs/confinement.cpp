@@ -4,8 +4,10 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <span>
 #include <utility>
 
+#include "dist/error.hpp"
 #include "dist/log.hpp"
 #include "solver/dense.hpp"
 #include "solver/generalized.hpp"
@@ -63,6 +65,11 @@ solver::DistMatrix scaled(const solver::BlacsGrid& grid, const torch::Tensor& mo
   const std::int64_t width = moments.size(0);
   const torch::Tensor host = moments.to(torch::kCPU, torch::kFloat64).contiguous();
   const double mean = host.trace().item<double>() / static_cast<double>(width);
+  if (!std::isfinite(mean)) {
+    throw dist::NumericalError(
+        "second moments of hidden states or gradients are NaN or Inf; check the checkpoint, or set "
+        "compute: fp32");
+  }
   solver::Tall whole(width, width);  // symmetric: rows are columns
   const double* values = host.const_data_ptr<double>();
   std::copy(values, values + width * width, whole.values.begin());

@@ -26,7 +26,7 @@ std::int64_t confined_directions(std::int64_t width);
 /// the moments scaled to mean eigenvalue 1 and C = V Λ Vᵀ, S = V diag(√(ε / (λ + ε))) Vᵀ,
 /// ε = `softness`; of the largest eigenvalues, `confined_directions` many; the others are taken as
 /// free. T likewise. Collective over the solvers, which all get the same result.
-/// @throws NumericalError if a problem cannot be solved.
+/// @throws NumericalError if moments are NaN or Inf or a problem cannot be solved.
 std::vector<shard::Confinement> soft_confinements(const std::vector<torch::Tensor>& moments,
                                                   double softness, const Solvers& solvers);
 

@@ -4,6 +4,11 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <limits>
+#include <string>
+
+#include "dist/error.hpp"
+
 namespace mrp::jobs {
 namespace {
 
@@ -80,6 +85,17 @@ TEST_F(ConfinementTest, MomentsOfNothingConfineNothing) {
   const torch::Tensor found =
       matrix(soft_confinements({torch::zeros({6, 6})}, 0.1, solvers_).at(0));
   EXPECT_EQ(largest(found - torch::eye(6)), 0);
+}
+
+TEST_F(ConfinementTest, MomentsThatAreNoNumbersAreNamed) {
+  torch::Tensor moments = random_moments(6);
+  moments[2][2] = std::numeric_limits<float>::quiet_NaN();
+  try {
+    soft_confinements({moments}, 0.1, solvers_);
+    ADD_FAILURE() << "nothing thrown";
+  } catch (const dist::NumericalError& error) {
+    EXPECT_NE(std::string(error.what()).find("NaN or Inf"), std::string::npos);
+  }
 }
 
 TEST_F(ConfinementTest, LowFormOfDiagonalMomentsTakesTheLargestRatios) {
