@@ -8,10 +8,6 @@ namespace {
 
 constexpr std::uint64_t kBandBytes = std::uint64_t{2} << 20;
 
-std::int64_t divide_up(std::int64_t a, std::int64_t b) {
-  return (a + b - 1) / b;
-}
-
 }  // namespace
 
 void ChunkReader::turn_to(const ChunkRun& run, dist::Range across) {

@@ -9,6 +9,11 @@
 
 namespace mrp::io {
 
+/// n / d, rounded up: how many parts of d cover n.
+constexpr std::int64_t divide_up(std::int64_t n, std::int64_t d) {
+  return (n + d - 1) / d;
+}
+
 /// Chunks [rows × columns] of a matrix, packed row-major, one after another in the file: those of
 /// one row of chunks first. So HDF5 allocates datasets that neither grow nor are filtered.
 struct ChunkRun {

@@ -20,10 +20,6 @@ namespace {
 
 constexpr std::int64_t chunk_bytes = std::int64_t{8} << 20;
 
-std::int64_t divide_up(std::int64_t n, std::int64_t d) {
-  return (n + d - 1) / d;
-}
-
 std::int64_t element_bytes(DType dtype) {
   return dtype_bits(dtype) / 8;
 }

@@ -35,19 +35,11 @@ std::vector<Pairs> solve_dealt(const std::vector<std::int64_t>& widths, const So
   const auto on = [&](int rank) { return std::count(owners.begin(), owners.end(), rank); };
   std::vector<Pairs> found(widths.size());
   dist::log::Progress progress("subspaces", on(comm.rank()) + on(-1), "sites of a rank");
-  const auto solve_those_of = [&](int owner, const dist::Communicator& ranks) {
-    if (on(owner) == 0) return;
-    const solver::BlacsGrid grid(ranks);
-    for (std::size_t i = 0; i < widths.size(); ++i) {
-      if (owners[i] != owner) continue;
-      solver::EigenPairs pairs = solve(i, grid);
-      found[i] = {std::move(pairs.values), solver::gather(pairs.vectors)};
-      progress.advance(1);
-    }
-  };
-  const dist::Communicator self = dist::Communicator::self();
-  solve_those_of(comm.rank(), self);
-  solve_those_of(-1, comm);
+  solver::solve_assigned(owners, comm, [&](std::size_t i, const solver::BlacsGrid& grid) {
+    solver::EigenPairs pairs = solve(i, grid);
+    found[i] = {std::move(pairs.values), solver::gather(pairs.vectors)};
+    progress.advance(1);
+  });
   for (std::size_t i = 0; i < widths.size(); ++i) {
     if (owners[i] < 0) continue;
     std::int64_t count = std::ssize(found[i].values);

@@ -113,21 +113,13 @@ void solve(Job& job) {
 
   std::vector<SolvedSite> mine;
   dist::log::Progress progress("solve", on(0) + on(-1), "sites of rank 0");
-  const auto solve_assigned = [&](int rank, const dist::Communicator& comm) {
-    if (on(rank) == 0) return;
-    const solver::BlacsGrid grid(comm);
-    for (std::size_t i = 0; i < problems.sites.size(); ++i) {
-      if (problems.assignment[i] != rank) continue;
-      SolvedSite solved = problems.solve(i, grid, job.config.subspace);
-      if (rank >= 0 || world.is_root()) mine.push_back(std::move(solved));
-      progress.advance(1);
-    }
-  };
-  // A rank that fails alone does not wait until the others are through with their own sites: what
-  // it throws ends the job (jobs/failure.hpp).
-  const dist::Communicator self = dist::Communicator::self();
-  solve_assigned(world.rank(), self);
-  solve_assigned(-1, world);
+  solver::solve_assigned(problems.assignment, world,
+                         [&](std::size_t i, const solver::BlacsGrid& grid) {
+                           SolvedSite solved = problems.solve(i, grid, job.config.subspace);
+                           if (problems.assignment[i] >= 0 || world.is_root())
+                             mine.push_back(std::move(solved));
+                           progress.advance(1);
+                         });
 
   auto all = gather(mine, world);
   dist::agree(world, [&] {

@@ -60,4 +60,17 @@ std::vector<int> assign(std::span<const Problem> problems, int ranks, std::uint6
   return assignment;
 }
 
+void solve_assigned(std::span<const int> assignment, const dist::Communicator& comm,
+                    const std::function<void(std::size_t, const BlacsGrid&)>& solve) {
+  const auto solve_those_of = [&](int owner, const dist::Communicator& ranks) {
+    if (std::count(assignment.begin(), assignment.end(), owner) == 0) return;
+    const BlacsGrid grid(ranks);
+    for (std::size_t i = 0; i < assignment.size(); ++i) {
+      if (assignment[i] == owner) solve(i, grid);
+    }
+  };
+  solve_those_of(comm.rank(), dist::Communicator::self());
+  solve_those_of(-1, comm);
+}
+
 }  // namespace mrp::solver

@@ -19,6 +19,15 @@ namespace {
 
 using testing::on_every_grid;
 
+// Descending, with a cluster, a double value and negative ones.
+std::vector<double> hard_values(int n) {
+  std::vector<double> values;
+  for (int i = 0; i < n; ++i) values.push_back(i < 2 ? 9.0 : 5.0 / (1 + i) - 0.2);
+  values[5] = values[4] + 1e-11;
+  std::sort(values.rbegin(), values.rend());
+  return values;
+}
+
 // A matrix with known eigenvalues: Q diag(values) Qᵀ.
 Tall with_eigenvalues(const std::vector<double>& values, std::uint64_t seed) {
   const auto n = static_cast<std::int64_t>(values.size());
@@ -50,10 +59,7 @@ void expect_pairs(const Tall& a, const EigenPairs& pairs, const std::vector<doub
 
 TEST(Eigensolver, FewAndAllPairs) {
   const auto world = dist::Communicator::world();
-  std::vector<double> values;  // with a cluster, a double value and negative ones
-  for (int i = 0; i < 60; ++i) values.push_back(i < 2 ? 9.0 : 5.0 / (1 + i) - 0.2);
-  values[5] = values[4] + 1e-11;
-  std::sort(values.rbegin(), values.rend());
+  const std::vector<double> values = hard_values(60);
   const Tall a = with_eigenvalues(values, 1);
   on_every_grid(world, [&](const BlacsGrid& grid) {
     for (const std::int64_t k : {1, 7, 31, 60}) {
@@ -71,10 +77,7 @@ TEST(Eigensolver, FewAndAllPairs) {
 #ifdef MRP_WITH_ELPA
 TEST(Elpa, SolvesWhereEachRankHasAPart) {
   const auto world = dist::Communicator::world();
-  std::vector<double> values;  // with a cluster, a double value and negative ones
-  for (int i = 0; i < 520; ++i) values.push_back(i < 2 ? 9.0 : 5.0 / (1 + i) - 0.2);
-  values[5] = values[4] + 1e-11;
-  std::sort(values.rbegin(), values.rend());
+  const std::vector<double> values = hard_values(520);
   const Tall a = with_eigenvalues(values, 3);
   on_every_grid(world, [&](const BlacsGrid& grid) {
     for (const std::int64_t k : {1, 65, 520}) {

@@ -81,20 +81,12 @@ Solved solve(const io::StateReader& reader, const std::vector<int>& assignment,
   Solved solved;
   const auto sites = reader.sites();
   const jobs::StateSets forget_set(reader, {"forget"}), retain_set(reader, {"retain"});
-  const auto solve_assigned = [&](int rank, const dist::Communicator& comm) {
-    if (std::count(assignment.begin(), assignment.end(), rank) == 0) return;
-    const solver::BlacsGrid grid(comm);
-    for (std::size_t i = 0; i < sites.size(); ++i) {
-      if (assignment[i] != rank) continue;
-      const jobs::SiteStates forget(reader, forget_set, sites[i]);
-      const jobs::SiteStates retain(reader, retain_set, sites[i]);
-      auto subspace = solver::find_subspace(grid, forget, retain, options);
-      if (rank >= 0 || world.is_root()) solved.emplace_back(sites[i], std::move(subspace));
-    }
-  };
-  const dist::Communicator self = dist::Communicator::self();
-  solve_assigned(world.rank(), self);
-  solve_assigned(-1, world);
+  solver::solve_assigned(assignment, world, [&](std::size_t i, const solver::BlacsGrid& grid) {
+    const jobs::SiteStates forget(reader, forget_set, sites[i]);
+    const jobs::SiteStates retain(reader, retain_set, sites[i]);
+    auto subspace = solver::find_subspace(grid, forget, retain, options);
+    if (assignment[i] >= 0 || world.is_root()) solved.emplace_back(sites[i], std::move(subspace));
+  });
   return solved;
 }
 
