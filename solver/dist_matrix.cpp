@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <span>
 
 #include "dist/checked_cast.hpp"
@@ -147,6 +148,16 @@ DistMatrix select(const DistMatrix& matrix, const std::vector<std::int64_t>& row
     }
   }
   return result;
+}
+
+DistMatrix select_columns(const DistMatrix& matrix, const std::vector<std::int64_t>& columns) {
+  return select(matrix, index_range(0, matrix.rows()), columns);
+}
+
+std::vector<std::int64_t> index_range(std::int64_t first, std::int64_t count) {
+  std::vector<std::int64_t> indices(static_cast<std::size_t>(count));
+  std::iota(indices.begin(), indices.end(), first);
+  return indices;
 }
 
 }  // namespace mrp::solver

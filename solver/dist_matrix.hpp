@@ -72,5 +72,10 @@ DistMatrix scatter(const BlacsGrid& grid, const Tall& matrix, std::int64_t block
 /// dropped columns. The index lists must be the same on all ranks.
 DistMatrix select(const DistMatrix& matrix, const std::vector<std::int64_t>& rows,
                   const std::vector<std::int64_t>& columns);
+/// The same with all rows.
+DistMatrix select_columns(const DistMatrix& matrix, const std::vector<std::int64_t>& columns);
+
+/// `count` indices from `first` on.
+std::vector<std::int64_t> index_range(std::int64_t first, std::int64_t count);
 
 }  // namespace mrp::solver

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <numeric>
 #include <type_traits>
 #include <utility>
 
@@ -88,10 +87,7 @@ std::optional<EigenPairs> elpa_eigenpairs(DistMatrix a, std::int64_t k) {
   int error = ELPA_OK;
   elpa_eigenvectors_double(solver.get(), a.data(), values.data(), vectors.data(), &error);
   if (!agreed(a.grid(), error == ELPA_OK)) return {};
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(a.rows()));
-  std::iota(rows.begin(), rows.end(), std::int64_t{0});
-  const std::vector<std::int64_t> columns(rows.begin(), rows.begin() + k);
-  return EigenPairs{first_negated(values, k), select(vectors, rows, columns)};
+  return EigenPairs{first_negated(values, k), select_columns(vectors, index_range(0, k))};
 }
 
 std::optional<std::vector<double>> elpa_eigenvalues(DistMatrix a, std::int64_t k) {

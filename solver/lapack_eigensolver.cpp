@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 #include <optional>
 #include <span>
 #include <utility>
@@ -164,12 +163,10 @@ bool on_one_rank(const DistMatrix& a) {
 // The k last pairs of an ascending list, turned round.
 EigenPairs descending(const Ascending& result, std::int64_t k) {
   const auto count = static_cast<std::int64_t>(result.values.size());
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(result.vectors->rows()));
-  std::iota(rows.begin(), rows.end(), std::int64_t{0});
-  std::vector<std::int64_t> columns(static_cast<std::size_t>(k));
-  std::iota(columns.rbegin(), columns.rend(), count - k);
+  std::vector<std::int64_t> columns = index_range(count - k, k);
+  std::ranges::reverse(columns);
   return {{result.values.rbegin(), result.values.rbegin() + k},
-          select(*result.vectors, rows, columns)};
+          select_columns(*result.vectors, columns)};
 }
 
 std::vector<double> descending(const std::vector<double>& ascending, std::int64_t k) {

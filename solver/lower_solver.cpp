@@ -1,7 +1,6 @@
 #include "solver/lower_solver.hpp"
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 
 #include "dist/error.hpp"
@@ -20,8 +19,7 @@ std::vector<dist::Range> steps(std::int64_t n) {
 }
 
 Tall diagonal_block(const DistMatrix& l, dist::Range range) {
-  std::vector<std::int64_t> indices(static_cast<std::size_t>(range.size()));
-  std::iota(indices.begin(), indices.end(), range.begin);
+  const std::vector<std::int64_t> indices = index_range(range.begin, range.size());
   return gather(select(l, indices, indices));
 }
 

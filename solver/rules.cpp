@@ -12,12 +12,6 @@
 namespace mrp::solver {
 namespace {
 
-std::vector<std::int64_t> first_indices(std::int64_t count) {
-  std::vector<std::int64_t> indices(static_cast<std::size_t>(count));
-  std::iota(indices.begin(), indices.end(), std::int64_t{0});
-  return indices;
-}
-
 // Leading eigenvectors of C_r that hold `share` of its trace.
 DistMatrix retained_space(const DistMatrix& retain, double share) {
   const EigenPairs pairs = top_eigenpairs(retain, retain.rows(), "retain covariance");
@@ -25,7 +19,7 @@ DistMatrix retained_space(const DistMatrix& retain, double share) {
   double held = 0;
   std::int64_t r = 0;
   while (r < retain.rows() && held < wanted) held += pairs.values[static_cast<std::size_t>(r++)];
-  return select(pairs.vectors, first_indices(retain.rows()), first_indices(r));
+  return select_columns(pairs.vectors, index_range(0, r));
 }
 
 // R C_f R with R = I − U Uᵀ, as C_f − U Wᵀ − W Uᵀ with W = C_f U − ½ U (Uᵀ C_f U).

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -87,8 +86,7 @@ class SampleSpace : public Space {
                        basis.values.front();
     const auto spanned = std::count_if(basis.values.begin(), basis.values.end(),
                                        [&](double value) { return value > cut; });
-    std::vector<std::int64_t> columns(static_cast<std::size_t>(spanned));
-    std::iota(columns.begin(), columns.end(), std::int64_t{0});
+    const std::vector<std::int64_t> columns = index_range(0, spanned);
 
     const auto column_index = basis.vectors.column_indices();
     DistMatrix states = basis.vectors;
@@ -107,9 +105,7 @@ class SampleSpace : public Space {
         weights(i, j) /= std::sqrt(basis.values[static_cast<std::size_t>(i)]);
       }
     }
-    std::vector<std::int64_t> all(static_cast<std::size_t>(pool_.rows()));
-    std::iota(all.begin(), all.end(), std::int64_t{0});
-    const DistMatrix vectors = select(basis.vectors, all, columns);
+    const DistMatrix vectors = select_columns(basis.vectors, columns);
     DistMatrix u(grid(), pool_.rows(), weights.columns, block_);
     multiply(Op::none, Op::none, 1, vectors, scatter(grid(), weights, block_), 0, u);
     result.kernel = lift(comm(), pool_, u);

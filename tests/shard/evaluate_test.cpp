@@ -79,10 +79,7 @@ class EvaluateTest : public testing::TestWithParam<const char*> {
 };
 
 TEST_P(EvaluateTest, EqualsMetricsFromLogitsOfTransformersOnEveryLayout) {
-  for (const int size : test::tensor_sizes(world_.size())) {
-    SCOPED_TRACE("tensor size " + std::to_string(size));
-    const dist::ParallelLayout layout(world_, size);
-    const CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
+  golden_.on_all_layouts(world_, {}, [&](CausalLM& model, const dist::ParallelLayout& layout) {
     const SetMetrics metrics = evaluate(model, layout, set_, 50);
     EXPECT_EQ(metrics.items, set_.items.count());
     EXPECT_EQ(std::ssize(metrics.per_item), metrics.items);
@@ -105,21 +102,18 @@ TEST_P(EvaluateTest, EqualsMetricsFromLogitsOfTransformersOnEveryLayout) {
     expect_mean(metrics.text_accuracy, "text_correct");
     expect_mean(metrics.open_accuracy, "open_correct");
     expect_mean(metrics.paraphrase_probability, "paraphrase_probability");
-  }
+  });
 }
 
 TEST_P(EvaluateTest, DivergesFromAReferenceAsTheDistributionsOfTransformersDo) {
   const GoldenCase other("tied");
-  for (const int size : test::tensor_sizes(world_.size())) {
-    SCOPED_TRACE("tensor size " + std::to_string(size));
-    const dist::ParallelLayout layout(world_, size);
-    const CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
+  golden_.on_all_layouts(world_, {}, [&](CausalLM& model, const dist::ParallelLayout& layout) {
     const CausalLM reference(other.checkpoint(), other.config(), layout, {});
     const SetMetrics metrics = evaluate(model, layout, set_, 50, &reference);
     for (std::int64_t i = 0; i < metrics.items; ++i) {
       expect_item(metrics.per_item[static_cast<std::size_t>(i)], i, true);
     }
-  }
+  });
 }
 
 TEST_P(EvaluateTest, SetWithoutChoicesHasNoChoiceMetrics) {

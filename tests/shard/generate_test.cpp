@@ -43,17 +43,6 @@ std::vector<Tokens> rows_of(const torch::Tensor& matrix) {
 
 class GenerateTest : public testing::TestWithParam<const char*> {
  protected:
-  /// Calls `check(model, layout)` for every layout data × tensor of the world.
-  template <class Check>
-  void on_all_layouts(Check check) {
-    for (const int size : test::tensor_sizes(world_.size())) {
-      SCOPED_TRACE("tensor size " + std::to_string(size));
-      const dist::ParallelLayout layout(world_, size);
-      const CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
-      check(model, layout);
-    }
-  }
-
   dist::Communicator world_ = dist::Communicator::world();
   dist::Communicator self_ = dist::Communicator::self();
   GoldenCase golden_{GetParam()};
@@ -63,15 +52,16 @@ class GenerateTest : public testing::TestWithParam<const char*> {
 TEST_P(GenerateTest, LikeliestTokensEqualThoseOfTransformers) {
   const std::vector<Tokens> expected = rows_of(golden_.expected("continuations"));
   const auto length = std::ssize(expected[0]);
-  on_all_layouts([&](const CausalLM& model, const dist::ParallelLayout& layout) {
-    // All at once, padded, and in small batches.
-    for (const std::int64_t budget : {4096, 20}) {
-      EXPECT_EQ(generate(model, layout, prompts_, {.max_tokens = length, .batch_tokens = budget},
-                         "prompts"),
-                expected)
-          << budget;
-    }
-  });
+  golden_.on_all_layouts(
+      world_, {}, [&](const CausalLM& model, const dist::ParallelLayout& layout) {
+        // All at once, padded, and in small batches.
+        for (const std::int64_t budget : {4096, 20}) {
+          EXPECT_EQ(generate(model, layout, prompts_,
+                             {.max_tokens = length, .batch_tokens = budget}, "prompts"),
+                    expected)
+              << budget;
+        }
+      });
 }
 
 TEST_P(GenerateTest, AnEndTokenEndsAndIsLeftOut) {
@@ -79,11 +69,12 @@ TEST_P(GenerateTest, AnEndTokenEndsAndIsLeftOut) {
   const auto length = std::ssize(expected[0]);
   const std::int32_t end = expected[0][5];
   for (Tokens& tokens : expected) tokens.erase(std::ranges::find(tokens, end), tokens.end());
-  on_all_layouts([&](const CausalLM& model, const dist::ParallelLayout& layout) {
-    EXPECT_EQ(
-        generate(model, layout, prompts_, {.max_tokens = length, .end_token = end}, "prompts"),
-        expected);
-  });
+  golden_.on_all_layouts(
+      world_, {}, [&](const CausalLM& model, const dist::ParallelLayout& layout) {
+        EXPECT_EQ(
+            generate(model, layout, prompts_, {.max_tokens = length, .end_token = end}, "prompts"),
+            expected);
+      });
 }
 
 TEST_P(GenerateTest, SamplesAreTheSameOnEveryLayoutAndInEveryBatch) {
@@ -91,12 +82,13 @@ TEST_P(GenerateTest, SamplesAreTheSameOnEveryLayoutAndInEveryBatch) {
   const dist::ParallelLayout alone(self_, 1);
   const CausalLM whole(golden_.checkpoint(), golden_.config(), alone, {});
   const auto expected = generate(whole, alone, prompts_, options, "prompts");
-  on_all_layouts([&](const CausalLM& model, const dist::ParallelLayout& layout) {
-    for (const std::int64_t budget : {4096, 20}) {
-      options.batch_tokens = budget;
-      EXPECT_EQ(generate(model, layout, prompts_, options, "prompts"), expected) << budget;
-    }
-  });
+  golden_.on_all_layouts(
+      world_, {}, [&](const CausalLM& model, const dist::ParallelLayout& layout) {
+        for (const std::int64_t budget : {4096, 20}) {
+          options.batch_tokens = budget;
+          EXPECT_EQ(generate(model, layout, prompts_, options, "prompts"), expected) << budget;
+        }
+      });
   options.seed = 6;
   EXPECT_NE(generate(whole, alone, prompts_, options, "prompts"), expected);
 }
@@ -113,7 +105,7 @@ TEST_P(GenerateTest, CachedStatesEqualThoseWithoutACache) {
       tokens[i][padding.back() + t] = items.tokens(i)[static_cast<std::size_t>(t)];
     }
   }
-  on_all_layouts([&](const CausalLM& model, const dist::ParallelLayout&) {
+  golden_.on_all_layouts(world_, {}, [&](const CausalLM& model, const dist::ParallelLayout&) {
     const c10::InferenceMode inference;
     const torch::Tensor whole = model.hidden_states(test::padded_tokens(items));
     KvCache cache(padding, longest, torch::kCPU);

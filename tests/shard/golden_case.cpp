@@ -1,5 +1,7 @@
 #include "shard/golden_case.hpp"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <span>
 #include <utility>
@@ -77,6 +79,17 @@ io::TokenSet GoldenCase::token_set() const {
                  as_vector<std::int32_t>(labels.select(1, 1)),
                  as_vector<io::OptionForm>(labels.select(1, 2))};
   return set;
+}
+
+void GoldenCase::on_all_layouts(
+    const dist::Communicator& world, const shard::ModelOptions& options,
+    const std::function<void(shard::CausalLM&, const dist::ParallelLayout&)>& check) const {
+  for (const int size : tensor_sizes(world.size())) {
+    SCOPED_TRACE("tensor size " + std::to_string(size));
+    const dist::ParallelLayout layout(world, size);
+    shard::CausalLM model(checkpoint_, config_, layout, options);
+    check(model, layout);
+  }
 }
 
 std::vector<int> tensor_sizes(int ranks) {

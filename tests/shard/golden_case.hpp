@@ -4,6 +4,7 @@
 #include <torch/torch.h>
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,10 @@ class GoldenCase {
   torch::Tensor expected(const std::string& name) const;
   /// Items, letters and options.
   io::TokenSet token_set() const;
+  /// Collective over `world`. check(model, layout) for every layout data × tensor of its ranks.
+  void on_all_layouts(
+      const dist::Communicator& world, const shard::ModelOptions& options,
+      const std::function<void(shard::CausalLM&, const dist::ParallelLayout&)>& check) const;
 
  private:
   std::filesystem::path directory_;

@@ -6,9 +6,9 @@
 #include <algorithm>
 
 #include "shard/golden_case.hpp"
-#include "shard/train/second_moments.hpp"
 #include "shard/train/examples.hpp"
 #include "shard/train/pass.hpp"
+#include "shard/train/second_moments.hpp"
 #include "shard/train/trainable.hpp"
 #include "shard/train_case.hpp"
 

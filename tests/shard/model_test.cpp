@@ -31,18 +31,6 @@ struct ModelCase {
 
 class ModelTest : public testing::TestWithParam<ModelCase> {
  protected:
-  /// Calls `check(model, layout)` for every layout data × tensor of the world.
-  template <class Check>
-  void on_all_layouts(Check check) {
-    for (const int size : test::tensor_sizes(world_.size())) {
-      SCOPED_TRACE("tensor size " + std::to_string(size));
-      const dist::ParallelLayout layout(world_, size);
-      const CausalLM model(golden_.checkpoint(), golden_.config(), layout,
-                           {.dtype = GetParam().dtype});
-      check(model, layout);
-    }
-  }
-
   /// Logits of all real positions [T × vocabulary], complete on every rank.
   torch::Tensor logits(const CausalLM& model, const dist::ParallelLayout& layout,
                        const SiteHook& hook = {}) {
@@ -55,68 +43,70 @@ class ModelTest : public testing::TestWithParam<ModelCase> {
 
   dist::Communicator world_ = dist::Communicator::world();
   GoldenCase golden_{GetParam().name};
+  const ModelOptions options_{.dtype = GetParam().dtype};
   io::TokenSet set_ = golden_.token_set();
 };
 
 TEST_P(ModelTest, LogitsEqualTransformers) {
-  on_all_layouts([&](const CausalLM& model, const dist::ParallelLayout& layout) {
-    EXPECT_LE(test::relative_difference(logits(model, layout), golden_.expected("logits")),
-              GetParam().tolerance());
-  });
+  golden_.on_all_layouts(
+      world_, options_, [&](const CausalLM& model, const dist::ParallelLayout& layout) {
+        EXPECT_LE(test::relative_difference(logits(model, layout), golden_.expected("logits")),
+                  GetParam().tolerance());
+      });
 }
 
 TEST_P(ModelTest, StatesEqualHooksOfTransformersAtEverySite) {
-  on_all_layouts([&](const CausalLM& model, const dist::ParallelLayout& layout) {
-    std::map<Site, torch::Tensor> seen;
-    model.hidden_states(test::padded_tokens(set_.items),
-                        [&](const Site& site, const torch::Tensor& states) {
-                          EXPECT_FALSE(seen.contains(site)) << site.name();
-                          EXPECT_EQ(states.scalar_type(), GetParam().dtype);
-                          seen[site] = test::unpadded(states, set_.items).to(torch::kFloat32);
-                          return std::optional<torch::Tensor>();
-                        });
-    const auto sites = make_sites(kModules, {0, 1, 2}, golden_.config());
-    EXPECT_EQ(seen.size(), sites.size());
-    for (const Site& site : sites) {
-      torch::Tensor states = seen[site];
-      const std::int64_t width = site.width(golden_.config());
-      EXPECT_EQ(states.size(1), site.is_split() ? width / layout.tensor().size() : width);
-      if (site.is_split()) {
-        states =
-            test::assemble(states, layout.tensor().rank() * states.size(1), width, layout.tensor());
-      }
-      EXPECT_LE(test::relative_difference(states, golden_.expected(site.name())),
-                GetParam().tolerance())
-          << site.name();
-    }
-  });
+  golden_.on_all_layouts(
+      world_, options_, [&](const CausalLM& model, const dist::ParallelLayout& layout) {
+        std::map<Site, torch::Tensor> seen;
+        model.hidden_states(test::padded_tokens(set_.items),
+                            [&](const Site& site, const torch::Tensor& states) {
+                              EXPECT_FALSE(seen.contains(site)) << site.name();
+                              EXPECT_EQ(states.scalar_type(), GetParam().dtype);
+                              seen[site] = test::unpadded(states, set_.items).to(torch::kFloat32);
+                              return std::optional<torch::Tensor>();
+                            });
+        const auto sites = make_sites(kModules, {0, 1, 2}, golden_.config());
+        EXPECT_EQ(seen.size(), sites.size());
+        for (const Site& site : sites) {
+          torch::Tensor states = seen[site];
+          const std::int64_t width = site.width(golden_.config());
+          EXPECT_EQ(states.size(1), site.is_split() ? width / layout.tensor().size() : width);
+          if (site.is_split()) {
+            states = test::assemble(states, layout.tensor().rank() * states.size(1), width,
+                                    layout.tensor());
+          }
+          EXPECT_LE(test::relative_difference(states, golden_.expected(site.name())),
+                    GetParam().tolerance())
+              << site.name();
+        }
+      });
 }
 
 TEST_P(ModelTest, ReplacedStatesChangeLogitsAsInTransformers) {
-  on_all_layouts([&](const CausalLM& model, const dist::ParallelLayout& layout) {
-    const SiteHook hook = [](const Site& site,
-                             const torch::Tensor& states) -> std::optional<torch::Tensor> {
-      const std::string name = site.name();
-      if (name != "layers.0.o_proj.output" && name != "layers.1.down_proj.input") return {};
-      return states * 0.5 + 0.1;
-    };
-    EXPECT_LE(
-        test::relative_difference(logits(model, layout, hook), golden_.expected("replaced_logits")),
-        GetParam().tolerance());
-  });
+  golden_.on_all_layouts(
+      world_, options_, [&](const CausalLM& model, const dist::ParallelLayout& layout) {
+        const SiteHook hook = [](const Site& site,
+                                 const torch::Tensor& states) -> std::optional<torch::Tensor> {
+          const std::string name = site.name();
+          if (name != "layers.0.o_proj.output" && name != "layers.1.down_proj.input") return {};
+          return states * 0.5 + 0.1;
+        };
+        EXPECT_LE(test::relative_difference(logits(model, layout, hook),
+                                            golden_.expected("replaced_logits")),
+                  GetParam().tolerance());
+      });
 }
 
 TEST_P(ModelTest, FewerLayersWithoutHeadGiveTheSameStream) {
-  for (const int size : test::tensor_sizes(world_.size())) {
-    const dist::ParallelLayout layout(world_, size);
-    const CausalLM model(golden_.checkpoint(), golden_.config(), layout,
-                         {.dtype = GetParam().dtype, .layers = 2, .head = false});
+  const ModelOptions options{.dtype = GetParam().dtype, .layers = 2, .head = false};
+  golden_.on_all_layouts(world_, options, [&](const CausalLM& model, const dist::ParallelLayout&) {
     EXPECT_EQ(model.layers(), 2);
     const torch::Tensor states = model.hidden_states(test::padded_tokens(set_.items));
     EXPECT_LE(test::relative_difference(test::unpadded(states, set_.items),
                                         golden_.expected("layers.1.stream.output")),
               GetParam().tolerance());
-  }
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, ModelTest,

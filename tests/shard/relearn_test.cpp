@@ -87,9 +87,7 @@ TEST_F(RelearnTest, ASubsetMeasuresAsItsItemsDo) {
 
 TEST_F(RelearnTest, AnAttackIsScoredAndLeavesTheModelAsItWas) {
   const Split split = split_items(set_, 5, 0);
-  for (const int size : test::tensor_sizes(world_.size())) {
-    const dist::ParallelLayout layout(world_, size);
-    CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
+  golden_.on_all_layouts(world_, {}, [&](CausalLM& model, const dist::ParallelLayout& layout) {
     const io::TokenSet known = subset(set_, split.known), hidden = subset(set_, split.hidden);
     const double before = evaluate(model, layout, hidden, 1000).nll;
     const auto nll = [&](const io::TokenSet& scored, Attacker attacker) {
@@ -117,7 +115,7 @@ TEST_F(RelearnTest, AnAttackIsScoredAndLeavesTheModelAsItWas) {
     EXPECT_NE(eight[0], before);
     EXPECT_NE(four[0], eight[0]);
     EXPECT_EQ(evaluate(model, layout, hidden, 1000).nll, before);
-  }
+  });
 }
 
 }  // namespace

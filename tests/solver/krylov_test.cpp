@@ -146,7 +146,7 @@ TEST(Krylov, NearlyDegenerateClusterAtK) {
 
 TEST(Krylov, ZeroAndRankDeficientMatrices) {
   const auto world = dist::Communicator::world();
-  for (const std::size_t rank : {0, 3, 11}) {
+  for (const std::size_t rank : {0U, 3U, 11U}) {
     SCOPED_TRACE("rank " + std::to_string(rank));
     std::vector<double> values(n, 0.0);
     for (std::size_t i = 0; i < rank; ++i) values[i] = 1 + static_cast<double>(i);

@@ -1,7 +1,6 @@
 #include "peers.hpp"
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -16,15 +15,9 @@ using namespace solver;
 
 constexpr int one = 1;
 
-std::vector<std::int64_t> indices(std::int64_t first, std::int64_t count) {
-  std::vector<std::int64_t> result(static_cast<std::size_t>(count));
-  std::iota(result.begin(), result.end(), first);
-  return result;
-}
-
 EigenPairs choose(const std::vector<double>& values, const DistMatrix& vectors,
                   const std::vector<std::int64_t>& columns) {
-  EigenPairs pairs{{}, select(vectors, indices(0, vectors.rows()), columns)};
+  EigenPairs pairs{{}, select_columns(vectors, columns)};
   for (const std::int64_t column : columns)
     pairs.values.push_back(values[static_cast<std::size_t>(column)]);
   return pairs;
@@ -54,7 +47,7 @@ EigenPairs pdsyevd(DistMatrix& a, std::int64_t k) {
              &info, 1, 1);
   });
   check_info(a.grid().comm(), info, "pdsyevd", "benchmark's matrix");
-  auto columns = indices(n - k, k);
+  auto columns = index_range(n - k, k);
   std::reverse(columns.begin(), columns.end());
   return choose(values, vectors, columns);
 }
