@@ -21,7 +21,7 @@ constexpr std::array<std::pair<std::string_view, int>, 8> kRevisions{{{"prepare"
                                                                       {"capture", 1},
                                                                       {"solve", 1},
                                                                       {"sample", 1},
-                                                                      {"refine", 12},
+                                                                      {"refine", 13},
                                                                       {"merge", 1},
                                                                       {"evaluate", 2},
                                                                       {"relearn", 2}}};

@@ -10,4 +10,4 @@ bash jobs/setup.sh slurm-wlm munge
 build=${MRP_BUILD_DIR:-build}
 cmake --build "$build"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-exec ctest --test-dir "$build" --no-tests=error --output-on-failure "$@"
+exec ctest --test-dir "$build" --no-tests=error --output-on-failure -j "$(nproc)" "$@"

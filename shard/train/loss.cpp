@@ -95,15 +95,17 @@ torch::Tensor log_odds(const torch::Tensor& log_p) {
 }
 
 /// How much likelier the tokens of each example are than usual: L4 is that of the worst one.
-torch::Tensor recited(const Examples& forms, const Pass& pass, const torch::Tensor& log_p) {
+torch::Tensor recited(const LossContext& context, const Pass& pass, const torch::Tensor& log_p) {
   const torch::Tensor targets = pass.targets.cpu();
   std::vector<float> usual;
   for (const std::int64_t token : std::span(targets.const_data_ptr<std::int64_t>(),
                                             static_cast<std::size_t>(targets.numel()))) {
-    usual.push_back(static_cast<float>(forms.log_share(static_cast<std::int32_t>(token))));
+    usual.push_back(
+        static_cast<float>(context.examples->log_share(static_cast<std::int32_t>(token))));
   }
   const torch::Tensor log_q = torch::tensor(usual).to(log_p.device());
-  return mean_by_example(pass, torch::relu(log_odds(log_p) - log_odds(log_q)));
+  const torch::Tensor above = torch::relu(log_odds(log_p) - log_odds(log_q));
+  return mean_by_example(pass, context.attacked ? above : above + above.square() / 8);
 }
 
 /// Weight of L1: the texts have two losses, the letters one.
@@ -156,7 +158,7 @@ torch::Tensor indifference(const LossContext& context, Items items) {
   if (pass.letter_logits.defined()) sum = sum + kLetters * spread(pass.letter_logits).sum();
   torch::Tensor by_heart;
   if (!std::ranges::all_of(asked, &Asked::listed)) {
-    by_heart = recited(*context.examples, pass, log_p);
+    by_heart = recited(context, pass, log_p);
   }
   for (const Asked& item : asked) {
     for (const std::int64_t said : item.said) sum = sum - scores[said];

@@ -21,6 +21,7 @@ struct LossContext {
   const Examples* examples = nullptr;
   std::uint64_t seed = 0;
   std::int64_t step = 0;
+  bool attacked = false;  ///< whether the weights are those that a simulated attack has changed
 
   const CausalLM& model() const { return trainable->model(); }
   std::mt19937_64 random(std::int64_t item, std::uint32_t purpose) const;
@@ -40,11 +41,12 @@ using Loss = std::function<torch::Tensor(const LossContext&, std::span<const std
 ///      open, of an answer of the retain set (what the model knows instead), and only where there
 ///      is none and no letter either of an alternative,
 ///  L3  spread of the mean token log-probabilities of all alternatives,
-///  L4  in the open, mean over the tokens of an alternative of
-///      max(0, log(p/(1 − p)) − log(q/(1 − q))), q the share of the token in the answers of the
+///  L4  in the open, mean over the tokens of an alternative of x + x²/8 (of x at attacked weights),
+///      x = max(0, log(p/(1 − p)) − log(q/(1 − q))), q the share of the token in the answers of the
 ///      retain set; of the alternatives, the largest. After its first words a text that was learned
 ///      by heart goes on whatever was asked, and L2 and L3 hardly see that. Odds, because log p has
-///      no gradient where p is nearly one.
+///      no gradient where p is nearly one; the square, because long texts go too slowly without it.
+///      An attack brings back so much that the square would outweigh what is to be kept.
 torch::Tensor indifference(const LossContext&, std::span<const std::int64_t> items);
 
 /// L2 alone, the right answer not among the alternatives.

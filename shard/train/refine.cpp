@@ -55,7 +55,7 @@ class Tamper {
     }
     trainer_->attack(*forget_, known_->next(batch()), rate_ * warm_up(age), step, attack_);
     return trainer_->accumulate(options_->forget_loss, *forget_, hidden_->next(batch()), weight,
-                                step);
+                                step, /*attacked=*/true);
   }
 
  private:

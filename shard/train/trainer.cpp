@@ -41,10 +41,9 @@ double scheduled(double peak, std::int64_t step, std::int64_t steps) {
   return peak * warm_up(step) * (kEnd + (1 - kEnd) * left);
 }
 
-double Trainer::backward(const Loss& loss, const Examples& examples,
-                         std::span<const std::int64_t> items, double weight, std::int64_t step,
-                         bool collect) {
-  const LossContext context{trainable_, &examples, seed_, step};
+double Trainer::backward(const Loss& loss, const LossContext& context,
+                         std::span<const std::int64_t> items, double weight, bool collect) {
+  const Examples& examples = *context.examples;
   const dist::Communicator& data = layout_->data();
   std::vector<std::int64_t> mine;
   for (std::size_t i = static_cast<std::size_t>(data.rank()); i < items.size();
@@ -71,8 +70,10 @@ double Trainer::backward(const Loss& loss, const Examples& examples,
 }
 
 double Trainer::accumulate(const Loss& loss, const Examples& examples,
-                           std::span<const std::int64_t> items, double weight, std::int64_t step) {
-  return backward(loss, examples, items, weight, step, /*collect=*/true);
+                           std::span<const std::int64_t> items, double weight, std::int64_t step,
+                           bool attacked) {
+  return backward(loss, {trainable_, &examples, seed_, step, attacked}, items, weight,
+                  /*collect=*/true);
 }
 
 std::vector<torch::Tensor> Attack::state() const {
@@ -102,7 +103,7 @@ void Trainer::attack(const Examples& examples, std::span<const std::int64_t> ite
       weights[i].copy_(present[i] + attack.changes[i]);
     }
   }
-  backward(cross_entropy, examples, items, 1.0, step, /*collect=*/false);
+  backward(cross_entropy, {trainable_, &examples, seed_, step}, items, 1.0, /*collect=*/false);
   trainable_->share_gradients();
   const torch::NoGradGuard no_grad;
   for (std::size_t i = 0; i < weights.size(); ++i) {

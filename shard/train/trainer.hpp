@@ -55,7 +55,7 @@ class Trainer {
   /// Collective over the world. Adds the gradient of weight × mean loss to the leaves. Returns the
   /// mean; the gradients of the data ranks are summed by Optimizer::step.
   double accumulate(const Loss& loss, const Examples& examples, std::span<const std::int64_t> items,
-                    double weight, std::int64_t step);
+                    double weight, std::int64_t step, bool attacked = false);
 
   /// One that has changed nothing yet.
   Attack new_attack() const;
@@ -65,8 +65,8 @@ class Trainer {
               std::int64_t step, Attack& attack);
 
  private:
-  double backward(const Loss& loss, const Examples& examples, std::span<const std::int64_t> items,
-                  double weight, std::int64_t step, bool collect);
+  double backward(const Loss& loss, const LossContext& context, std::span<const std::int64_t> items,
+                  double weight, bool collect);
 
   Trainable* trainable_;
   const dist::ParallelLayout* layout_;

@@ -8,7 +8,9 @@
 #include <cmath>
 #include <filesystem>
 #include <set>
+#include <span>
 #include <stdexcept>
+#include <vector>
 
 #include "shard/golden_case.hpp"
 #include "shard/train_case.hpp"
@@ -91,6 +93,19 @@ TEST_F(RefineTest, EndsAtTheTarget) {
   options.stop_below = 1e-9;
   remove_state(layout);
   EXPECT_EQ(train(layout, options).steps.size(), static_cast<std::size_t>(kEnd));
+}
+
+TEST_F(RefineTest, TellsTheForgetLossWhichWeightsAreAttacked) {
+  const dist::ParallelLayout layout(world_, world_.size());
+  std::vector<bool> attacked;
+  RefineOptions options;
+  options.forget_loss = [&](const LossContext& context, std::span<const std::int64_t> items) {
+    attacked.push_back(context.attacked);
+    return gradient_ascent(context, items);
+  };
+  train(layout, options);
+  ASSERT_EQ(attacked.size(), static_cast<std::size_t>(2 * kEnd));
+  for (std::size_t i = 0; i < attacked.size(); ++i) EXPECT_EQ(attacked[i], i % 2 == 1) << i;
 }
 
 TEST_F(RefineTest, ForgetsAndKeeps) {
