@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
-#include <numeric>
 #include <span>
 #include <vector>
 
@@ -194,9 +193,7 @@ DistMatrix gram(const BlacsGrid& grid, const Pool& pool, std::int64_t block) {
     const std::int64_t step = chunk_depth(pool.rows(), gram_chunk_elements);
     for (std::int64_t begin = 0; begin < pool.width(); begin += step) {
       const dist::Range columns{begin, std::min(begin + step, pool.width())};
-      std::vector<std::int64_t> kept(static_cast<std::size_t>(columns.size()));
-      std::iota(kept.begin(), kept.end(), std::int64_t{0});
-      accumulator.add(columns, kept);
+      accumulator.add(columns, index_range(0, columns.size()));
     }
   });
   mirror_lower(result);
