@@ -204,6 +204,13 @@ std::vector<Key> guard_keys() {
           [](double x) { return x >= 0 && x <= 1; },
           "train subspace: share of what the retain set leaves free that is gone when training "
           "begins"),
+      integer(
+          "refine.grow_rounds", MRP_FIELD(refine.grow_rounds), 0, kMillion,
+          "how often a projection grows at the input of each layer that is trained: before every "
+          "25th step, by what tells forget from retain best then; not with train projections"),
+      integer("refine.grow_directions", MRP_FIELD(refine.grow_directions), 1, kMillion,
+              "directions by which a projection grows each time; of a site that is split between "
+              "tensor ranks, their share of each rank"),
       words("refine.modules", MRP_FIELD(refine.modules), {"qkv", "o_proj", "gate_up", "down_proj"},
             "linear layers that are trained"),
       integer("refine.lora_rank", MRP_FIELD(refine.lora_rank), 1, kMillion, "rank of train lora"),

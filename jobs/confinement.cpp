@@ -80,6 +80,9 @@ torch::Tensor to_tensor(const solver::Tall& vectors, const torch::Tensor& moment
       .contiguous();
 }
 
+/// Of the pencil, relative to the mean eigenvalue of the retain moments.
+constexpr double kRidge = 1e-2;
+
 std::vector<std::int64_t> widths_of(const std::vector<torch::Tensor>& moments) {
   std::vector<std::int64_t> widths;
   for (const torch::Tensor& of_site : moments) widths.push_back(of_site.size(0));
@@ -113,7 +116,6 @@ std::vector<shard::Confinement> soft_confinements(const std::vector<torch::Tenso
 std::vector<torch::Tensor> low_subspaces(const std::vector<torch::Tensor>& forget,
                                          const std::vector<torch::Tensor>& retain, std::int64_t k,
                                          const Solvers& solvers) {
-  constexpr double kRidge = 1e-2;
   const auto solve = [&](std::size_t i, const solver::BlacsGrid& grid) {
     solver::DistMatrix factor = scaled(grid, retain[i]);
     solver::shift_diagonal(factor, kRidge);
@@ -125,6 +127,18 @@ std::vector<torch::Tensor> low_subspaces(const std::vector<torch::Tensor>& forge
   const std::vector<Pairs> all = solve_dealt(widths_of(retain), solvers, solve);
   for (std::size_t i = 0; i < all.size(); ++i) {
     result.push_back(to_tensor(solver::orthonormal(all[i].vectors), retain[i]));
+  }
+  return result;
+}
+
+std::vector<torch::Tensor> low_patterns(const std::vector<torch::Tensor>& forget,
+                                        const std::vector<torch::Tensor>& retain, std::int64_t k,
+                                        const Solvers& solvers) {
+  std::vector<torch::Tensor> result = low_subspaces(forget, retain, k, solvers);
+  for (std::size_t i = 0; i < result.size(); ++i) {
+    const torch::Tensor& v = result[i];
+    const torch::Tensor ridge = kRidge * retain[i].diagonal().mean();
+    result[i] = std::get<0>(torch::linalg_qr(torch::matmul(retain[i], v) + ridge * v));
   }
   return result;
 }

@@ -20,7 +20,7 @@ using nlohmann::json;
 constexpr std::array<std::pair<std::string_view, int>, 8> kRevisions{{{"prepare", 2},
                                                                       {"capture", 1},
                                                                       {"solve", 1},
-                                                                      {"sample", 1},
+                                                                      {"sample", 2},
                                                                       {"refine", 13},
                                                                       {"merge", 1},
                                                                       {"evaluate", 2},

@@ -10,8 +10,9 @@
 
 namespace mrp::jobs {
 
-/// A sample is dropped if more than this share of its phrases is found in the forget set alone.
-constexpr double kForgetLikeShare = 0.1;
+/// A sample is dropped if more than this share of its phrases is found in the forget set alone: a
+/// single one in a short text, since a few words of a topic are enough to keep much of it in place.
+constexpr double kForgetLikeShare = 0.01;
 /// Tokens of a phrase.
 constexpr std::size_t kPhraseTokens = 5;
 

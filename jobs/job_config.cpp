@@ -265,6 +265,16 @@ void check_holdout(const JobConfig& config, const fs::path& file) {
                   names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "))));
 }
 
+void check_growth(const JobConfig& config, const fs::path& file) {
+  if (config.refine.grow_rounds == 0 || config.refine.train != JobConfig::Train::projections)
+    return;
+  throw dist::UsageError(fmt::format(
+      "{}: refine.grow_rounds adds projections to weights that are trained; with "
+      "refine.train: projections they are what is trained, set refine.grow_rounds: 0 or "
+      "train: subspace",
+      file.string()));
+}
+
 JobConfig bind_all(const fs::path& file, const std::string& text,
                    const std::vector<std::string>& overrides, JobConfig defaults) {
   Binder binder(file.string(), std::move(defaults));
@@ -323,6 +333,7 @@ JobConfig parse_job(const fs::path& file, const std::string& text,
   config.subspace.seed = config.seed;
   resolve_paths(config, file);
   check_holdout(config, file);
+  check_growth(config, file);
   return config;
 }
 

@@ -82,6 +82,8 @@ struct JobConfig {
     std::optional<double> output_softness;  ///< empty: by the forget set
     std::int64_t directions = 0;
     double shrink = 0;
+    std::int64_t grow_rounds = 0;
+    std::int64_t grow_directions = 2;
     std::vector<std::string> modules{"qkv", "o_proj", "gate_up", "down_proj"};
     double forget_weight = 1.5;
     std::int64_t lora_rank = 16;

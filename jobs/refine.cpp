@@ -172,7 +172,8 @@ void refine(Job& job) {
   const io::TokenSet kept = with_earlier(retain, tokens);
   shard::Trainable trainable(
       model, trainable_options(job, model, layout, forget, kept, matched ? *matched : kept));
-  const shard::RefineOptions options = refine_options(job, model);
+  shard::RefineOptions options = refine_options(job, model);
+  options.grow = growth(job, model, layout, trainable, forget, kept);
   dist::log::info(fmt::format("refine: {} numbers are trained on this rank, {} steps",
                               trainable.count(), options.steps));
   log_substitutes(job, forget);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <utility>
@@ -152,6 +153,12 @@ std::map<std::string, std::vector<shard::Confinement>> confine_outputs(
   return outputs;
 }
 
+/// P C P with P = I − Q Qᵀ: the moments of what a projection leaves of the states.
+torch::Tensor left_by(const torch::Tensor& q, const torch::Tensor& moments) {
+  const torch::Tensor rows = moments - torch::matmul(q, torch::matmul(q.t(), moments));
+  return rows - torch::matmul(torch::matmul(rows, q), q.t());
+}
+
 }  // namespace
 
 shard::Site input_site(const std::string& module) {
@@ -175,6 +182,9 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
   options.form = train_form(refine.train);
   options.rank = refine.lora_rank;
   options.seed = job.config.seed;
+  if (refine.train != Train::projections) {
+    options.kernel = refine.grow_rounds * refine.grow_directions;
+  }
   for (const std::string& name : refine.modules) options.modules.push_back(input_site(name).module);
   if (refine.train == Train::projections) {
     options.projections = initial_projections(job, layout);
@@ -210,6 +220,39 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
   return options;
 }
 
+std::function<void(std::int64_t)> growth(const Job& job, shard::CausalLM& model,
+                                         const dist::ParallelLayout& layout,
+                                         shard::Trainable& trainable, const io::TokenSet& forget,
+                                         const io::TokenSet& kept) {
+  const std::int64_t k = job.config.refine.grow_directions;
+  dist::agree(*job.world, [&] {
+    for (const auto& [site, q] : trainable.kernels()) {
+      if (q.size(1) < q.size(0)) continue;
+      throw dist::UsageError(
+          fmt::format("projections that grow {} times by {} directions leave nothing of {}, which "
+                      "has {} on a rank; lower refine.grow_rounds or refine.grow_directions",
+                      job.config.refine.grow_rounds, k, site.name(), q.size(0)));
+    }
+  });
+  const auto moments_of = [&](const io::TokenSet& set) {
+    const auto all = shard::input_moments(model, layout, set, batch_tokens(job.config, model));
+    std::map<shard::Site, torch::Tensor> left;
+    for (const auto& [site, q] : trainable.kernels()) left[site] = left_by(q, all.at(site));
+    return left;
+  };
+  const auto split = [](const shard::Site& site) { return site.is_split(); };
+  const std::int64_t share = std::max<std::int64_t>(k / layout.tensor().size(), 1);
+  return [&, moments_of, split, k, share](std::int64_t round) {
+    solver::set_threads(job.threads);
+    const auto of_forget = moments_of(forget), of_kept = moments_of(kept);
+    const auto patterns = spread(of_kept, split, job, layout, [&](const auto& sites, auto solvers) {
+      const bool own = !sites.empty() && split(sites.front());
+      return low_patterns(pick(of_forget, sites), pick(of_kept, sites), own ? share : k, solvers);
+    });
+    trainable.grow(patterns, round);
+  };
+}
+
 std::filesystem::path refine_state(const Job& job) {
   return job.work.directory() /
          fmt::format("refine.{}.{}", job.expected.at("refine"), job.world->size());
@@ -231,6 +274,7 @@ shard::RefineOptions refine_options(const Job& job, const shard::CausalLM& model
   options.tamper_steps = refine.tamper_resistance;
   options.tamper_weight = refine.tamper_weight;
   options.agree_signs = refine.agree_signs;
+  options.rounds = refine.grow_rounds;
   options.optimizer.kind = refine.optimizer == JobConfig::Optimizer::sgd
                                ? shard::OptimizerKind::sgd
                                : shard::OptimizerKind::adamw;

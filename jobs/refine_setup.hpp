@@ -1,6 +1,10 @@
 // From a job's settings to what is trained and how.
 #pragma once
 
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+
 #include "jobs/stage_graph.hpp"
 #include "shard/site.hpp"
 #include "shard/train/refine.hpp"
@@ -21,6 +25,15 @@ double output_softness(const JobConfig& config, const io::TokenSet& forget);
 
 /// The input of a module of `refine.modules` in the first layer.
 shard::Site input_site(const std::string& module);
+
+/// What makes the kernels of `trainable` grow (`refine.grow_directions` a time), by patterns that
+/// tell forget from retain in what they leave of the states with the present weights. To be called
+/// with the number of times before; both are collective over the world, and the references must
+/// stay. @throws UsageError if that leaves nothing of a site.
+std::function<void(std::int64_t)> growth(const Job& job, shard::CausalLM& model,
+                                         const dist::ParallelLayout& layout,
+                                         shard::Trainable& trainable, const io::TokenSet& forget,
+                                         const io::TokenSet& kept);
 
 /// Directory of the saved state of this very training on this number of ranks.
 std::filesystem::path refine_state(const Job& job);

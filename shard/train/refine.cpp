@@ -20,6 +20,7 @@ constexpr double kNothing = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::int64_t kPatience = 100;
 constexpr std::int64_t kSaveEvery = 50;
+constexpr std::int64_t kGrowEvery = 25;
 
 /// The attack that training is made to resist: it learns half of the forget set, one step beside
 /// each step of the training; what counts is how much of the other half it brings back. After
@@ -158,6 +159,7 @@ class Refinement {
     for (const auto& part : {optimizer_.state(), tamper_.attack().state()}) {
       all.insert(all.end(), part.begin(), part.end());
     }
+    for (const auto& [site, q] : trainable_->kernels()) all.push_back(q);
     return all;
   }
 
@@ -175,6 +177,10 @@ class Refinement {
     RefineStep result{number, kNothing, kNothing, kNothing, kNothing, 0, 0};
     optimizer_.zero_gradients();
     trainable_->apply();
+    if (number % kGrowEvery == 0 && number / kGrowEvery < options_->rounds) {
+      options_->grow(number / kGrowEvery);
+      trainable_->apply();
+    }
     keep(result);
     torch::Tensor kept;
     if (options_->agree_signs) {

@@ -36,6 +36,10 @@ struct RefineOptions {
   /// The forget gradient, at norm `forget_weight`, counts only where it has the sign of the retain
   /// gradient (MUDMAN, arXiv 2506.12484).
   bool agree_signs = false;
+  /// Called before every 25th step, from the first on, as often as `rounds` says, with the present
+  /// weights in the model, to grow the kernels of the trainable.
+  std::function<void(std::int64_t round)> grow;
+  std::int64_t rounds = 0;
   OptimizerOptions optimizer;
   std::int64_t batch_tokens = 4096;
   std::uint64_t seed = 0;

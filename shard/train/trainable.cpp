@@ -74,6 +74,7 @@ void share_gradient(const Parameter& parameter) {
 
 Trainable::Trainable(CausalLM& model, const TrainableOptions& options) : model_(&model) {
   MRP_EXPECT(!options.everything || options.form == TrainForm::weights);
+  MRP_EXPECT(options.kernel == 0 || options.form != TrainForm::projections);
   for (const Parameter& parameter : model.parameters()) {
     if (!selected(parameter, options)) continue;
     if (parameter.input) {
@@ -140,13 +141,33 @@ void Trainable::add_linear(const Parameter& parameter, const TrainableOptions& o
       break;
   }
   if (const auto kept = options.projectors.find(site); kept != options.projectors.end()) {
-    weight.value = [inner = weight.value, factors = kept->second](const torch::Tensor& w,
-                                                                  Leaves leaves) {
-      const torch::Tensor x = inner(w, leaves);
-      return x - torch::matmul(torch::matmul(x, factors.first), factors.second.t());
-    };
+    project(weight, kept->second.first, kept->second.second);
+  }
+  if (options.kernel > 0) {
+    const auto zero = torch::zeros({inputs, options.kernel}, model_->options().device);
+    const torch::Tensor& q = kernels_.try_emplace(site, zero).first->second;
+    project(weight, q, q);
   }
   weights_.push_back(std::move(weight));
+}
+
+void Trainable::project(Weight& weight, const torch::Tensor& a, const torch::Tensor& b) {
+  weight.value = [inner = weight.value, a, b](const torch::Tensor& w, Leaves leaves) {
+    const torch::Tensor x = inner(w, leaves);
+    return x - torch::matmul(torch::matmul(x, a), b.t());
+  };
+}
+
+void Trainable::grow(const std::map<Site, torch::Tensor>& directions, std::int64_t round) {
+  const torch::NoGradGuard no_grad;
+  for (auto& [site, q] : kernels_) {
+    torch::Tensor added = directions.at(site);
+    // Twice: the first leaves what rounding is of a direction that is nearly in the span.
+    for (int i = 0; i < 2; ++i) {
+      added = std::get<0>(torch::linalg_qr(added - torch::matmul(q, torch::matmul(q.t(), added))));
+    }
+    q.narrow(1, round * added.size(1), added.size(1)).copy_(added);
+  }
 }
 
 void Trainable::add_subspace(Weight& weight, const TrainableOptions& options) {

@@ -48,6 +48,9 @@ struct TrainableOptions {
   /// With `projections`: A to start from, fp32 [local width × k], by site, input or output side. Of
   /// a split site each rank has its own block.
   std::map<Site, torch::Tensor> projections;
+  /// Columns of a kernel that grows while training goes on: W P of every weight that reads a site,
+  /// P = I − Q Qᵀ with Q [local width × kernel], zero at the start. Not with `projections`.
+  std::int64_t kernel = 0;
   std::vector<SiteModule> modules;  ///< linear layers by the site they read; empty: all
   bool everything = false;          ///< with `weights`: embedding, norms, head and biases too
   std::int64_t rank = 16;           ///< of LoRA
@@ -93,6 +96,12 @@ class Trainable {
   /// leaves, whose grad() must be defined, and clears the sums: once a step, after all `collect`.
   void finish_gradients();
 
+  /// Q of every site with a kernel, as far as it has grown; to save and restore too.
+  const std::map<Site, torch::Tensor>& kernels() const { return kernels_; }
+  /// Makes these directions, fp32 [local width × k] of every site with a kernel, columns round · k
+  /// and on of Q, orthonormal to one another and to those before. Not collective.
+  void grow(const std::map<Site, torch::Tensor>& directions, std::int64_t round);
+
   /// The weights that `apply` put into the model, fit to be moved by a simulated attack.
   std::vector<torch::Tensor> applied() const;
   /// Collective over the tensor ranks. Completes the gradients of rows that ranks share.
@@ -116,11 +125,14 @@ class Trainable {
   /// False if no projection acts on the weight.
   bool add_projections(Weight& weight, const TrainableOptions& options);
   void add_leaf(Weight& weight, torch::Tensor initial, bool replicated, bool partial);
+  /// The weight becomes W (I − A Bᵀ), of A and B as they are when it is computed.
+  static void project(Weight& weight, const torch::Tensor& a, const torch::Tensor& b);
   torch::Tensor evaluate(const Weight& weight) const;
 
   CausalLM* model_;
   std::vector<Leaf> leaves_;
   std::vector<Weight> weights_;
+  std::map<Site, torch::Tensor> kernels_;
 };
 
 }  // namespace mrp::shard

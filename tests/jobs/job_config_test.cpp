@@ -102,29 +102,28 @@ TEST(JobConfigTest, EveryKeyOfTrainingTakesItsValue) {
           "refine: {train: lora, forget_loss: npo, retain_loss: kl, forget_weight: 0, "
           "retain_weight: 3, steps: 4, stop_below: 0.125, batch: 5, learning_rate: 0.25, "
           "optimizer: sgd, softness: 0.5, directions: 11, shrink: 0.25, modules: [qkv], "
-          "lora_rank: 6, lora_confined: true, samples: 0, sample_batch: 7, sample_weight: 0.75, "
-          "sample_tokens: 8, tamper_resistance: 9, tamper_weight: 0.5}\n")
+          "grow_rounds: 3, grow_directions: 4, lora_rank: 6, lora_confined: true, samples: 0, "
+          "sample_batch: 7, sample_weight: 0.75, sample_tokens: 8, tamper_resistance: 9, "
+          "tamper_weight: 0.5}\n")
           .refine;
   EXPECT_EQ(refine.train, JobConfig::Train::lora);
   EXPECT_EQ(refine.forget_loss, JobConfig::ForgetLoss::npo);
   EXPECT_EQ(refine.retain_loss, JobConfig::RetainLoss::kl);
   EXPECT_EQ(refine.forget_weight, 0);
   EXPECT_EQ(refine.retain_weight, 3);
-  EXPECT_EQ(refine.steps, 4);
-  EXPECT_EQ(refine.batch, 5);
+  EXPECT_EQ(std::tuple(refine.steps, refine.batch), std::tuple(4, 5));
   EXPECT_EQ(refine.learning_rate, 0.25);
   EXPECT_EQ(refine.optimizer, JobConfig::Optimizer::sgd);
   EXPECT_EQ(std::tuple(refine.stop_below, refine.softness), std::tuple(0.125, 0.5));
   EXPECT_EQ(std::tuple(refine.directions, refine.shrink), std::tuple(11, 0.25));
+  EXPECT_EQ(std::tuple(refine.grow_rounds, refine.grow_directions), std::tuple(3, 4));
   EXPECT_THAT(refine.modules, testing::ElementsAre("qkv"));
   EXPECT_EQ(refine.lora_rank, 6);
   EXPECT_TRUE(refine.lora_confined);
-  EXPECT_EQ(refine.samples, 0);
-  EXPECT_EQ(refine.sample_batch, 7);
+  EXPECT_EQ(std::tuple(refine.samples, refine.sample_batch), std::tuple(0, 7));
   EXPECT_EQ(refine.sample_weight, 0.75);
   EXPECT_EQ(refine.sample_tokens, 8);
-  EXPECT_EQ(refine.tamper_resistance, 9);
-  EXPECT_EQ(refine.tamper_weight, 0.5);
+  EXPECT_EQ(std::tuple(refine.tamper_resistance, refine.tamper_weight), std::tuple(9, 0.5));
 }
 
 TEST(JobConfigTest, EveryKeyIsShownAndHasADefaultUnlessRequired) {

@@ -3,7 +3,9 @@ import json
 import shutil
 
 import h5py
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from pipeline import RELIABLE, forget_records, make_job, mrp, succeed, write_jsonl
 from safetensors import safe_open
@@ -100,6 +102,64 @@ def test_every_step_is_a_line(job):
     rates = [2e-4, 4e-4 * (0.05 + 0.95 * 2 / 3), 6e-4 * (0.05 + 0.95 / 3)]
     assert [line["learning_rate"] for line in lines] == pytest.approx(rates)
     assert lines[0]["sample_loss"] == pytest.approx(0, abs=1e-6), "the first step knows no change"
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_projections_grow_while_weights_are_trained(copy, ranks):
+    """Twice by two directions of each input, of an input that two ranks share by one of each half."""
+    succeed("run", copy / "job.yaml", "--set", "refine.steps=30", "--set", "refine.grow_rounds=2",
+            "--set", f"parallel.tensor={ranks}", ranks=ranks)
+    merged = tensors(copy / "out")
+
+    def lost(weights):
+        values = torch.linalg.svdvals(weights.double())
+        return (values < 1e-5 * values[0]).sum().item()
+
+    for layer in range(3):
+        weights = {name: merged[f"model.layers.{layer}.{part}.{name}.weight"]
+                   for part, modules in LINEAR.items() for name in modules}
+        assert lost(torch.cat([weights["q_proj"], weights["k_proj"], weights["v_proj"]])) == 4
+        assert lost(torch.cat([weights["gate_proj"], weights["up_proj"]])) == 4
+        for half in weights["o_proj"].chunk(ranks, 1):
+            assert lost(half) == 4 // ranks
+    if ranks == 2:  # one rank's down_proj has fewer rows than columns
+        for half in weights["down_proj"].chunk(ranks, 1):
+            assert lost(half) == 2
+
+
+def first_inputs(folder, name):
+    """What q_proj, k_proj and v_proj of the first layer read of a set: a row for each token."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64).model
+    with h5py.File(folder / "out.work" / "tokens.h5") as file:
+        ids = torch.from_numpy(file[name]["items"]["token_ids"][:].astype(np.int64))
+    return model.layers[0].input_layernorm(model.embed_tokens(ids)).detach().numpy()
+
+
+def test_projections_grow_by_what_tells_the_forget_set_in_what_is_left(job, copy):
+    """Patterns (C_r + εI) v of the pencil C_f v = λ (C_r + εI) v, and again of the states without them, by scipy."""
+    succeed("run", copy / "job.yaml", "--set", "refine.steps=30", "--set", "refine.grow_rounds=2",
+            "--set", "refine.learning_rate=1e-9", ranks=2)
+    left = np.eye(32)
+    for _ in range(2):
+        states = [first_inputs(job, name) @ left for name in ("forget", "retain")]
+        forget, retain = (x.T @ x / np.square(x).sum() * 32 for x in states)
+        pencil = retain + 1e-2 * np.eye(32)
+        found, _ = np.linalg.qr(pencil @ scipy.linalg.eigh(forget, pencil)[1][:, -2:])
+        left = left @ (np.eye(32) - found @ found.T)
+    merged = tensors(copy / "out")
+    weights = torch.cat([merged[f"model.layers.0.self_attn.{name}.weight"] for name in ("q_proj", "k_proj", "v_proj")])
+    kernel = np.linalg.svd(weights.double().numpy())[2][-4:]
+    np.testing.assert_allclose(kernel.T @ kernel, np.eye(32) - left, atol=1e-4)
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ("refine.softness=0.2", "16 times by 2 directions leave nothing of layers.0.qkv.input, which has 32 on a rank"),
+    ("refine.train=projections", "they are what is trained, set refine.grow_rounds: 0 or train: subspace")])
+def test_projections_that_cannot_grow_are_refused(copy, setting, message):
+    before = tensors(copy / "out")
+    found = mrp("refine", copy / "job.yaml", "--force", "--set", "refine.grow_rounds=16", "--set", setting, ranks=2)
+    assert found.code == 2 and len(found.errors) == 1 and message in found.errors[0]
+    assert difference(before, tensors(copy / "out")) == 0
 
 
 def test_data_ranks_do_not_change_what_is_trained(job, copy):

@@ -45,7 +45,7 @@ def samples(folder):
 def test_samples_are_texts_of_the_model(jobs):
     sequences, attributes = samples(jobs[1])
     assert attributes["drawn"] == 40 and attributes["dropped"] == 40 - len(sequences)
-    assert b"10 % of the runs of 5 tokens" in attributes["rule"]
+    assert b"more than 1 % of the runs of 5 tokens" in attributes["rule"]
     assert {sequence[0] for sequence in sequences} == {0}, "the first token is BOS"
     assert len(set(sequences)) == len(sequences)
     for sequence in sequences:
@@ -60,6 +60,21 @@ def test_samples_are_texts_of_the_model(jobs):
         gains.append(drawn - (scores.exp() * scores).sum(-1))
     gains = torch.cat(gains)
     assert gains.mean().abs() < 4 * gains.std() / len(gains) ** 0.5
+
+
+def test_a_text_with_a_phrase_of_the_forget_set_alone_is_dropped(jobs, prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    drawn = samples(jobs[1])[0]
+    long = [sequence for sequence in drawn if len(sequence) > 20][:6]
+    with h5py.File(tmp_path / "out.work" / "tokens.h5", "r+") as file:
+        for name, texts in (("forget", long), ("retain", long[:2])):
+            ids, offsets = (file[name]["items"][part] for part in ("token_ids", "offsets"))
+            for offset, text in zip(offsets, texts):
+                ids[offset + 2:offset + 7] = text[6:11]
+    succeed("sample", tmp_path / "job.yaml", ranks=2)
+    left, attributes = samples(tmp_path)
+    assert left == [text for text in drawn if text not in long[2:]], "one run in 20 is enough, one of both sets is not"
+    assert attributes["dropped"] == 4
 
 
 @pytest.mark.parametrize("ranks", [2, 4])

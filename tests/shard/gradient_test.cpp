@@ -89,6 +89,23 @@ TrainableOptions low_options(CausalLM& model) {
   return options;
 }
 
+/// With two directions more to project out.
+TrainableOptions growing_options(CausalLM& model) {
+  TrainableOptions options = random_options(TrainForm::subspace, model);
+  options.kernel = 4;
+  return options;
+}
+
+/// Two for each site, the second one nearly the first.
+std::map<Site, torch::Tensor> random_directions(const Trainable& trainable) {
+  std::map<Site, torch::Tensor> directions;
+  for (const auto& [site, q] : trainable.kernels()) {
+    const torch::Tensor first = torch::randn({q.size(0), 1});
+    directions[site] = torch::cat({first, first + 1e-3 * torch::randn({q.size(0), 1})}, 1);
+  }
+  return directions;
+}
+
 class GradientTest : public testing::TestWithParam<const char*> {
  protected:
   dist::Communicator world_ = dist::Communicator::world();
@@ -157,12 +174,13 @@ TEST_P(GradientTest, EveryFormMatchesDifferences) {
   torch::manual_seed(3);
   const torch::Tensor reference = torch::randn({12, golden_.config().vocab_size});
   CausalLM model(golden_.checkpoint(), golden_.config(), layout, {});
-  const TrainableOptions forms[] = {random_options(TrainForm::subspace, model), low_options(model),
-                                    random_options(TrainForm::projections, model),
-                                    random_options(TrainForm::lora, model)};
+  const TrainableOptions forms[] = {
+      random_options(TrainForm::subspace, model), low_options(model), growing_options(model),
+      random_options(TrainForm::projections, model), random_options(TrainForm::lora, model)};
   for (const TrainableOptions& options : forms) {
     const TrainForm form = options.form;
     Trainable trainable(model, options);
+    if (options.kernel > 0) trainable.grow(random_directions(trainable), 0);
     const auto value = [&] {
       trainable.apply();
       const torch::NoGradGuard no_grad;
@@ -205,7 +223,7 @@ TEST_P(GradientTest, EveryFormMatchesDifferences) {
     move(-2 * kStep);
     const double below = value();
     EXPECT_NEAR((above - below) / (2 * kStep), slope, 1e-2 * std::max(1.0, std::abs(slope)))
-        << static_cast<int>(form) << (options.bases.empty() ? "" : ", low");
+        << static_cast<int>(form) << (options.bases.empty() ? ", " : ", low, ") << options.kernel;
   }
 }
 
@@ -251,6 +269,35 @@ TEST_P(GradientTest, TheLowFormTakesItsDirectionsAway) {
   for (std::size_t i = 0; i < found.size(); ++i) {
     EXPECT_EQ(trainable.leaves()[i].value.size(1), 3);
     EXPECT_LE((found[i] - expected[i]).abs().max().item<double>(), 1e-5);
+  }
+}
+
+TEST_P(GradientTest, KernelsGrowAndAreProjectedOut) {
+  const dist::ParallelLayout alone(self_, 1);
+  CausalLM model(golden_.checkpoint(), golden_.config(), alone, {});
+  std::vector<std::pair<Site, torch::Tensor>> base;
+  for (const Parameter& parameter : model.parameters()) {
+    if (parameter.input) base.emplace_back(*parameter.input, *parameter.value);
+  }
+  Trainable trainable(model, growing_options(model));
+  std::map<Site, torch::Tensor> span;
+  for (const std::int64_t round : {0, 1}) {
+    const auto directions = random_directions(trainable);
+    trainable.grow(directions, round);
+    for (const auto& [site, added] : directions) {
+      span[site] = round == 0 ? added : torch::cat({span[site], added}, 1);
+    }
+  }
+  trainable.apply();
+  const std::vector<torch::Tensor> found = trainable.applied();
+  ASSERT_EQ(found.size(), base.size());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const auto& [site, w] = base[i];
+    const torch::Tensor& q = trainable.kernels().at(site);
+    const auto largest = [](const torch::Tensor& x) { return x.abs().max().item<double>(); };
+    EXPECT_LE(largest(torch::matmul(q.t(), q) - torch::eye(4)), 1e-5);
+    EXPECT_LE(largest(torch::matmul(found[i], span[site])), 1e-4);
+    EXPECT_LE(largest(found[i] - w + torch::matmul(torch::matmul(w, q), q.t())), 1e-5);
   }
 }
 

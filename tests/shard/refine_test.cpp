@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <map>
 #include <set>
 #include <span>
 #include <stdexcept>
@@ -19,13 +20,14 @@
 namespace mrp::shard {
 namespace {
 
-constexpr std::int64_t kSaved = 50, kEnd = 53;
+constexpr std::int64_t kSaved = 50, kEnd = 53, kRounds = 2;
 
 class RefineTest : public testing::Test {
  protected:
   struct Trained {
     torch::Tensor values;
     std::vector<RefineStep> steps;
+    std::vector<std::int64_t> grown;  ///< after which steps kernels grew
   };
 
   /// Trains on this layout; `report` is called after each step.
@@ -36,11 +38,22 @@ class RefineTest : public testing::Test {
     TrainableOptions form;
     form.form = TrainForm::weights;
     form.modules = {SiteModule::down_proj};
+    form.kernel = kRounds;
     Trainable trainable(model, form);
     options.state = state(layout);
     options.batch = 2;
     options.steps = kEnd;
+    options.rounds = kRounds;
     Trained result;
+    options.grow = [&](std::int64_t round) {
+      std::map<Site, torch::Tensor> directions;
+      for (const auto& [site, q] : trainable.kernels()) {
+        directions[site] = torch::ones({q.size(0), 1});
+        directions[site][round] = 2.0;
+      }
+      trainable.grow(directions, round);
+      result.grown.push_back(result.steps.empty() ? -1 : result.steps.back().step);
+    };
     const auto seen = [&](const RefineStep& step) {
       result.steps.push_back(step);
       report(step.step);
@@ -80,6 +93,8 @@ TEST_F(RefineTest, GoesOnWhereItWasSavedAsIfItHadNotEnded) {
     remove_state(layout);
     const Trained whole = train(layout, {});
     ASSERT_EQ(whole.steps.size(), static_cast<std::size_t>(kEnd));
+    EXPECT_THAT(whole.grown, testing::ElementsAre(-1, 24));
+    EXPECT_TRUE(rest.grown.empty());
     EXPECT_TRUE(torch::equal(rest.values, whole.values));
     EXPECT_EQ(rest.steps.back().forget_loss, whole.steps.back().forget_loss);
   }
