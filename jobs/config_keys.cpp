@@ -227,10 +227,11 @@ std::vector<Key> guard_keys() {
       integer("refine.tamper_resistance", MRP_FIELD(refine.tamper_resistance), 0, kMillion,
               "steps of a simulated attack, one beside each training step, at half of the "
               "learning rate to all of it; 0: none"),
-      real("refine.tamper_weight", MRP_FIELD(refine.tamper_weight), "a number, 0 or above",
-           is_not_negative,
-           "weight of the forget loss after the simulated attack; over the last 30 % of the steps "
-           "it moves to the loss before one"),
+      real(
+          "refine.tamper_weight", MRP_FIELD(refine.tamper_weight), "a number, 0 or above",
+          is_not_negative,
+          "weight of the forget loss after the simulated attack; over the second half of the steps "
+          "it moves to the loss before one"),
       flag("refine.agree_signs", MRP_FIELD(refine.agree_signs),
            "move only where forget and retain gradients have one sign (MUDMAN, arXiv 2506.12484)")};
 }

@@ -32,7 +32,7 @@ struct RefineOptions {
   std::int64_t sample_batch = 48;  ///< samples in a step
   double sample_weight = 7;
   std::int64_t tamper_steps = 150;  ///< of a simulated attack; 0: no tamper resistance
-  double tamper_weight = 5;  ///< of the forget loss there; over the last 30 % of the steps, here
+  double tamper_weight = 5;         ///< of the forget loss there; over the second half, here
   /// The forget gradient, at norm `forget_weight`, counts only where it has the sign of the retain
   /// gradient (MUDMAN, arXiv 2506.12484).
   bool agree_signs = false;

@@ -30,7 +30,7 @@ double warm_up(std::int64_t step) {
 }
 
 double fading(std::int64_t step, std::int64_t steps) {
-  constexpr double kDecay = 0.3;
+  constexpr double kDecay = 0.5;
   const auto at = static_cast<double>(step), all = static_cast<double>(steps);
   return std::min(1.0, (all - at) / (kDecay * all));
 }

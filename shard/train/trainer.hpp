@@ -29,7 +29,7 @@ class ItemStream {
 /// Share of the learning rate in a step: linear over 10 steps, then 1.
 double warm_up(std::int64_t step);
 
-/// 1, then linear to 0 over the last 30 % of the steps.
+/// 1, then linear to 0 over the second half of the steps.
 double fading(std::int64_t step, std::int64_t steps);
 
 /// Linear from `peak` to 5 % of it, after the warm-up.

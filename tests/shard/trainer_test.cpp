@@ -40,9 +40,9 @@ TEST(ScheduleTest, RisesAndFalls) {
   EXPECT_NEAR(at(4), 1.0 * (0.05 + 0.95 * 0.96), 1e-12);
   EXPECT_NEAR(at(40), 2.0 * (0.05 + 0.95 * 0.6), 1e-12);
   EXPECT_NEAR(at(99), 2.0 * (0.05 + 0.95 * 0.01), 1e-12);
-  for (const std::int64_t step : {0, 69}) EXPECT_EQ(fading(step, kSteps), 1.0) << step;
-  EXPECT_NEAR(fading(85, kSteps), 0.5, 1e-12);
-  EXPECT_NEAR(fading(99, kSteps), 1.0 / 30, 1e-12);
+  for (const std::int64_t step : {0, 49}) EXPECT_EQ(fading(step, kSteps), 1.0) << step;
+  EXPECT_NEAR(fading(75, kSteps), 0.5, 1e-12);
+  EXPECT_NEAR(fading(99, kSteps), 1.0 / 50, 1e-12);
 }
 
 class TrainerTest : public testing::Test {
