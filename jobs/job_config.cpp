@@ -266,8 +266,8 @@ void check_holdout(const JobConfig& config, const fs::path& file) {
 }
 
 void check_growth(const JobConfig& config, const fs::path& file) {
-  if (config.refine.grow_rounds == 0 || config.refine.train != JobConfig::Train::projections)
-    return;
+  const auto& refine = config.refine;
+  if (refine.grow_rounds == 0 || refine.train != JobConfig::Train::projections) return;
   throw dist::UsageError(fmt::format(
       "{}: refine.grow_rounds adds projections to weights that are trained; with "
       "refine.train: projections they are what is trained, set refine.grow_rounds: 0 or "

@@ -153,6 +153,24 @@ std::map<std::string, std::vector<shard::Confinement>> confine_outputs(
   return outputs;
 }
 
+/// Of the projections that grow, of which something must be left at every site. Collective over the
+/// world. @throws UsageError.
+std::int64_t kernel_columns(const Job& job, shard::CausalLM& model) {
+  const auto& refine = job.config.refine;
+  const std::int64_t columns = refine.grow_rounds * refine.grow_directions;
+  dist::agree(*job.world, [&] {
+    for (const shard::Parameter& parameter : model.parameters()) {
+      if (!parameter.input || columns < parameter.value->size(1)) continue;
+      throw dist::UsageError(
+          fmt::format("projections that grow {} times by {} directions leave nothing of {}, which "
+                      "has {} on a rank; lower refine.grow_rounds or refine.grow_directions",
+                      refine.grow_rounds, refine.grow_directions, parameter.input->name(),
+                      parameter.value->size(1)));
+    }
+  });
+  return columns;
+}
+
 /// P C P with P = I − Q Qᵀ: the moments of what a projection leaves of the states.
 torch::Tensor left_by(const torch::Tensor& q, const torch::Tensor& moments) {
   const torch::Tensor rows = moments - torch::matmul(q, torch::matmul(q.t(), moments));
@@ -182,9 +200,7 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
   options.form = train_form(refine.train);
   options.rank = refine.lora_rank;
   options.seed = job.config.seed;
-  if (refine.train != Train::projections) {
-    options.kernel = refine.grow_rounds * refine.grow_directions;
-  }
+  options.kernel = kernel_columns(job, model);
   for (const std::string& name : refine.modules) options.modules.push_back(input_site(name).module);
   if (refine.train == Train::projections) {
     options.projections = initial_projections(job, layout);
@@ -225,15 +241,6 @@ std::function<void(std::int64_t)> growth(const Job& job, shard::CausalLM& model,
                                          shard::Trainable& trainable, const io::TokenSet& forget,
                                          const io::TokenSet& kept) {
   const std::int64_t k = job.config.refine.grow_directions;
-  dist::agree(*job.world, [&] {
-    for (const auto& [site, q] : trainable.kernels()) {
-      if (q.size(1) < q.size(0)) continue;
-      throw dist::UsageError(
-          fmt::format("projections that grow {} times by {} directions leave nothing of {}, which "
-                      "has {} on a rank; lower refine.grow_rounds or refine.grow_directions",
-                      job.config.refine.grow_rounds, k, site.name(), q.size(0)));
-    }
-  });
   const auto moments_of = [&](const io::TokenSet& set) {
     const auto all = shard::input_moments(model, layout, set, batch_tokens(job.config, model));
     std::map<shard::Site, torch::Tensor> left;

@@ -12,7 +12,8 @@
 namespace mrp::jobs {
 
 /// Collective over the world. Where changes are confined: by the states of `kept`, and by the
-/// gradients of the predictions of `predicted`.
+/// gradients of the predictions of `predicted`. @throws UsageError if projections that grow leave
+/// nothing of a site.
 shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model,
                                           const dist::ParallelLayout& layout,
                                           const io::TokenSet& forget, const io::TokenSet& kept,
@@ -28,8 +29,7 @@ shard::Site input_site(const std::string& module);
 
 /// What makes the kernels of `trainable` grow (`refine.grow_directions` a time), by patterns that
 /// tell forget from retain in what they leave of the states with the present weights. To be called
-/// with the number of times before; both are collective over the world, and the references must
-/// stay. @throws UsageError if that leaves nothing of a site.
+/// with the number of times before, collectively over the world; the references must stay.
 std::function<void(std::int64_t)> growth(const Job& job, shard::CausalLM& model,
                                          const dist::ParallelLayout& layout,
                                          shard::Trainable& trainable, const io::TokenSet& forget,

@@ -152,12 +152,14 @@ def test_projections_grow_by_what_tells_the_forget_set_in_what_is_left(job, copy
     np.testing.assert_allclose(kernel.T @ kernel, np.eye(32) - left, atol=1e-4)
 
 
-@pytest.mark.parametrize(("setting", "message"), [
-    ("refine.softness=0.2", "16 times by 2 directions leave nothing of layers.0.qkv.input, which has 32 on a rank"),
-    ("refine.train=projections", "they are what is trained, set refine.grow_rounds: 0 or train: subspace")])
-def test_projections_that_cannot_grow_are_refused(copy, setting, message):
+@pytest.mark.parametrize(("rounds", "train", "message"), [
+    (16, "subspace", "16 times by 2 directions leave nothing of layers.0.qkv.input, which has 32 on a rank"),
+    (1000000, "weights", "1000000 times by 2 directions leave nothing of layers.0.qkv.input, which has 32 on a rank"),
+    (1, "projections", "they are what is trained, set refine.grow_rounds: 0 or train: subspace")])
+def test_projections_that_cannot_grow_are_refused(copy, rounds, train, message):
     before = tensors(copy / "out")
-    found = mrp("refine", copy / "job.yaml", "--force", "--set", "refine.grow_rounds=16", "--set", setting, ranks=2)
+    found = mrp("refine", copy / "job.yaml", "--force", "--set", f"refine.grow_rounds={rounds}",
+                "--set", f"refine.train={train}", ranks=2)
     assert found.code == 2 and len(found.errors) == 1 and message in found.errors[0]
     assert difference(before, tensors(copy / "out")) == 0
 
