@@ -118,6 +118,10 @@ auto spread(const std::map<Key, torch::Tensor>& moments, const Split& split, con
   return result;
 }
 
+bool is_split(const shard::Site& site) {
+  return site.is_split();
+}
+
 template <class Key>
 std::vector<torch::Tensor> pick(const std::map<Key, torch::Tensor>& moments,
                                 const std::vector<Key>& keys) {
@@ -220,16 +224,16 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
                                       output_softness(job.config, forget));
   }
   const auto kept_moments = moments_of(kept);
-  const auto split = [](const shard::Site& site) { return site.is_split(); };
   if (refine.train == Train::subspace && refine.directions > 0) {
     const auto forget_moments = moments_of(forget);
-    options.bases = spread(kept_moments, split, job, layout, [&](const auto& sites, auto solvers) {
-      return low_subspaces(pick(forget_moments, sites), pick(kept_moments, sites),
-                           refine.directions, solvers);
-    });
+    options.bases =
+        spread(kept_moments, is_split, job, layout, [&](const auto& sites, auto solvers) {
+          return low_subspaces(pick(forget_moments, sites), pick(kept_moments, sites),
+                               refine.directions, solvers);
+        });
   } else {
     options.confinement =
-        spread(kept_moments, split, job, layout, [&](const auto& sites, auto solvers) {
+        spread(kept_moments, is_split, job, layout, [&](const auto& sites, auto solvers) {
           return soft_confinements(pick(kept_moments, sites), refine.softness, solvers);
         });
   }
@@ -247,15 +251,16 @@ std::function<void(std::int64_t)> growth(const Job& job, shard::CausalLM& model,
     for (const auto& [site, q] : trainable.kernels()) left[site] = left_by(q, all.at(site));
     return left;
   };
-  const auto split = [](const shard::Site& site) { return site.is_split(); };
   const std::int64_t share = std::max<std::int64_t>(k / layout.tensor().size(), 1);
-  return [&, moments_of, split, k, share](std::int64_t round) {
+  return [&, moments_of, k, share](std::int64_t round) {
     solver::set_threads(job.threads);
     const auto of_forget = moments_of(forget), of_kept = moments_of(kept);
-    const auto patterns = spread(of_kept, split, job, layout, [&](const auto& sites, auto solvers) {
-      const bool own = !sites.empty() && split(sites.front());
-      return low_patterns(pick(of_forget, sites), pick(of_kept, sites), own ? share : k, solvers);
-    });
+    const auto patterns =
+        spread(of_kept, is_split, job, layout, [&](const auto& sites, auto solvers) {
+          const bool own = !sites.empty() && is_split(sites.front());
+          return low_patterns(pick(of_forget, sites), pick(of_kept, sites), own ? share : k,
+                              solvers);
+        });
     trainable.grow(patterns, round);
   };
 }

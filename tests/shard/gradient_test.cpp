@@ -89,7 +89,7 @@ TrainableOptions low_options(CausalLM& model) {
   return options;
 }
 
-/// With two directions more to project out.
+/// With a kernel that may grow to four directions.
 TrainableOptions growing_options(CausalLM& model) {
   TrainableOptions options = random_options(TrainForm::subspace, model);
   options.kernel = 4;
