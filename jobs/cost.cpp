@@ -1,6 +1,7 @@
 #include "jobs/cost.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "jobs/confinement.hpp"
@@ -162,8 +163,8 @@ class Costs {
     const Count tokens = tokens_a_step();
     const Count trained = trained_elements(), own = trained / spread_.tensor;
     const Count attacks = refine.tamper_resistance > 0 ? 1 : 0;
-    // Forward, and twice that back. S and T are applied once a step to what is trained, and once to
-    // its gradient: by two factors, or as one matrix.
+    // Forward, again where layers are computed again, and twice that back. S and T are applied once
+    // a step to what is trained, and once to its gradient: by two factors, or as one matrix.
     Count confining = 0, measured = 0, kept = 0;
     for (const auto& [width, weights] : confined()) {
       const auto directions =
@@ -173,8 +174,9 @@ class Costs {
       kept += 4 * width * directions;
     }
     const auto layers = static_cast<Count>(model_.layers);
-    cost.operations = steps * (3 * (2 * matrices(model_, model_.layers) * tokens + head(tokens)) +
-                               layers * confining);
+    const Count products = (spread_.recompute ? 8 : 6) * matrices(model_, model_.layers) * tokens;
+    cost.operations = steps * (products + 3 * head(tokens) + layers * confining) +
+                      static_cast<Count>(refine.grow_rounds) * growing();
     cost.sent = 3 * all_reduce(steps * tokens / spread_.data, 1 + 2 * layers) +
                 (spread_.data > 1 ? steps * own * 4 * (1 + attacks) : 0);
     cost.read = spread_.data * checkpoint_bytes_;
@@ -182,8 +184,10 @@ class Costs {
     // Weights before and as they are; leaves, their gradients, and the optimizer's two moments. Of
     // the simulated attack, its change, its moments, and the weights that it sets out from.
     const Count training = own * (width_ + 4 + 4 + 8.0 / spread_.data + attacks * (width_ + 12));
-    cost.memory = model_memory() + std::max(layers * measured, layers * kept + training) +
-                  layers * activations();
+    // Of projections that grow: moments of both sets, and what the projections leave of them.
+    const Count grown = refine.grow_rounds > 0 ? layers * 4 * 4 * squared_widths() : 0;
+    cost.memory =
+        model_memory() + recorded() + std::max(layers * measured, layers * kept + training + grown);
     return cost;
   }
 
@@ -263,11 +267,14 @@ class Costs {
 
   /// What a pass of a batch holds at once in a layer.
   Count activations() const {
-    const Count split =
-        static_cast<Count>(3 * model_.intermediate_size + 3 * model_.heads * model_.head_dim) /
-        spread_.tensor;
-    return static_cast<Count>(budget_) * (static_cast<Count>(4 * model_.hidden_size) + split) *
-           width_;
+    return activation_elements(model_, budget_, spread_.tensor) * width_;
+  }
+
+  /// What training holds of all layers until their gradients are known.
+  Count recorded() const {
+    const auto layers = static_cast<Count>(model_.layers);
+    if (!spread_.recompute) return layers * activations();
+    return activations() + layers * static_cast<Count>(budget_ * model_.hidden_size) * width_;
   }
 
   Count model_memory() const { return weight_elements(model_) / spread_.tensor * width_; }
@@ -303,6 +310,29 @@ class Costs {
       }
     }
     return all;
+  }
+
+  /// Σ width² of a rank's inputs of the trained modules of one layer.
+  Count squared_widths() const {
+    Count sum = 0;
+    for (const std::string& name : job_.config.refine.modules) {
+      const Site site = input_site(name);
+      const int ranks = site.is_split() ? spread_.tensor : 1;
+      sum += std::pow(static_cast<Count>(site.width(model_)) / ranks, 2);
+    }
+    return sum;
+  }
+
+  /// Operations of one round in which projections grow: both sets pass once, for their moments.
+  Count growing() const {
+    const auto layers = static_cast<Count>(model_.layers);
+    Count sum = 0;
+    for (const char* set : {"forget", "retain"}) {
+      const Passes passes = plan_passes(tokens_.set(set).items, budget_, spread_.data);
+      sum += forward(passes, model_.layers) +
+             2 * layers * squared_widths() * spread_.tensor * passes.tokens;
+    }
+    return sum;
   }
 
   Count mean_length(const io::Sequences& sequences) const {

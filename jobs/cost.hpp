@@ -22,6 +22,7 @@ struct Spread {
   torch::Device device = torch::kCPU;
   torch::ScalarType dtype = torch::kFloat32;  ///< of the products
   shard::Residency residency{};               ///< of capture
+  bool recompute = false;                     ///< in training, each layer for its gradient
   std::uint64_t memory = 0;                   ///< bytes that a rank may use
 
   int ranks() const { return tensor * data; }

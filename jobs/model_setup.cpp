@@ -178,6 +178,27 @@ shard::Residency residency(const Job& job, const io::ModelConfig& model, int ten
   return fits ? shard::Residency::full : shard::Residency::layer;
 }
 
+bool recomputes_layers(const Job& job, const io::ModelConfig& model, int tensor_size,
+                       const shard::ModelOptions& options) {
+  const auto memory = static_cast<double>(memory_share(*job.world));
+  if (!options.device.is_cpu()) return true;
+  const std::int64_t tokens = batch_tokens(job.config, model, options.device);
+  const double bytes = static_cast<double>(model.layers) *
+                       activation_elements(model, tokens, tensor_size) *
+                       static_cast<double>(torch::elementSize(options.dtype));
+  return bytes > memory / 4;
+}
+
+shard::ModelOptions training_options(const Job& job, const io::ModelConfig& model,
+                                     const dist::ParallelLayout& layout) {
+  shard::ModelOptions options = model_options(job);
+  options.recompute_layers = recomputes_layers(job, model, layout.tensor().size(), options);
+  if (options.recompute_layers) {
+    dist::log::info("training: each layer is computed again for its gradient, to save memory");
+  }
+  return options;
+}
+
 std::uint64_t memory_share(const dist::Communicator& world) {
   std::uint64_t bytes = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
                         static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));

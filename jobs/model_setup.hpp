@@ -66,6 +66,15 @@ std::int64_t batch_tokens(const JobConfig& config, const shard::CausalLM& model)
 shard::Residency residency(const Job& job, const io::ModelConfig& model, int tensor_size,
                            const shard::ModelOptions& options);
 
+/// Whether training computes each layer again for its gradient: on a processor where what all layers
+/// hold would take over a quarter of a rank's memory, on a GPU always. Collective over the world.
+bool recomputes_layers(const Job& job, const io::ModelConfig& model, int tensor_size,
+                       const shard::ModelOptions& options);
+
+/// model_options for training on this layout. Collective over the world.
+shard::ModelOptions training_options(const Job& job, const io::ModelConfig& model,
+                                     const dist::ParallelLayout& layout);
+
 /// Memory that one rank may use: an even share of its node's, or of the job's limit there; the
 /// least of all ranks. Collective over `world`.
 std::uint64_t memory_share(const dist::Communicator& world);

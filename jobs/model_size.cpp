@@ -54,4 +54,11 @@ double weight_elements(const io::ModelConfig& model) {
          vocabulary_elements(model) * (model.tie_word_embeddings ? 1 : 2);
 }
 
+double activation_elements(const io::ModelConfig& model, std::int64_t tokens, int tensor) {
+  const auto whole = static_cast<double>(4 * model.hidden_size);
+  const auto split =
+      static_cast<double>(3 * model.intermediate_size + 3 * model.heads * model.head_dim);
+  return static_cast<double>(tokens) * (whole + split / tensor);
+}
+
 }  // namespace mrp::jobs

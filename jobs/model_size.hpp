@@ -28,4 +28,7 @@ double matrices(const io::ModelConfig& model, std::int64_t layers);
 /// Elements of all matrices of a model.
 double weight_elements(const io::ModelConfig& model);
 
+/// Numbers that a pass of so many tokens holds at once in one layer on one of `tensor` ranks.
+double activation_elements(const io::ModelConfig& model, std::int64_t tokens, int tensor);
+
 }  // namespace mrp::jobs

@@ -179,6 +179,7 @@ Spread make_spread(const Job& job, const io::ModelConfig& model, const shard::Mo
   spread.dtype = options.dtype;
   spread.memory = memory_share(*job.world);
   spread.residency = residency(job, model, spread.tensor, options);
+  spread.recompute = recomputes_layers(job, model, spread.tensor, options);
   return spread;
 }
 

@@ -165,7 +165,7 @@ void refine(Job& job) {
   const auto [checkpoint, config] = open_checkpoint(job.config.model, world);
   const io::TokenDataset tokens = read_tokens(job, config);
   const dist::ParallelLayout layout = make_layout(job, config);
-  shard::CausalLM model(checkpoint, config, layout, model_options(job));
+  shard::CausalLM model(checkpoint, config, layout, training_options(job, config, layout));
   const io::TokenSet& forget = tokens.set("forget");
   const io::TokenSet& retain = tokens.set("retain");
   const auto matched = dist::agree(world, [&] { return matched_set(job, config, tokens); });

@@ -145,7 +145,7 @@ void attack_model(Job& job, const std::string& name, const std::filesystem::path
   const auto [checkpoint, config] = open_checkpoint(directory, *job.world);
   const io::TokenDataset tokens = read_tokens(job, config);
   const dist::ParallelLayout layout = make_layout(job, config);
-  shard::CausalLM model(checkpoint, config, layout, model_options(job));
+  shard::CausalLM model(checkpoint, config, layout, training_options(job, config, layout));
   dist::log::Progress progress("relearn " + name, std::ssize(runs), "attacks");
   for (json run : runs) {
     if (const json* found = done(run)) {

@@ -59,6 +59,38 @@ def test_more_ranks_hold_less(job):
     assert one["stages"]["evaluate"]["sent"] == 0 < planned["stages"]["evaluate"]["sent"]
 
 
+def test_projections_that_grow_take_moments_of_both_sets(tmp_path):
+    make_job(tmp_path, RELIABLE)
+    succeed("prepare", tmp_path / "job.yaml")
+
+    def refine(rounds):
+        return json.loads(succeed("plan", tmp_path / "job.yaml", "--json", "--set",
+                                  f"refine.grow_rounds={rounds}").out)["stages"]["refine"]
+    none, one, two = (refine(rounds) for rounds in range(3))
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    hidden, split = config["hidden_size"], config["intermediate_size"]
+    squares = 3 * hidden**2 + split**2  # q/k/v, o_proj and gate/up read as many numbers
+    assert one["memory"] - none["memory"] == 16 * config["num_hidden_layers"] * squares
+    assert two["memory"] == one["memory"]
+    assert two["operations"] - one["operations"] == one["operations"] - none["operations"] > 0
+
+
+def test_layers_that_are_computed_again_take_less_memory_and_more_time(tmp_path):
+    make_job(tmp_path, RELIABLE)
+    succeed("prepare", tmp_path / "job.yaml")
+
+    def refine(tokens):
+        return json.loads(succeed("plan", tmp_path / "job.yaml", "--json", "--set",
+                                  f"parallel.batch_tokens={tokens}").out)["stages"]["refine"]
+    few, many, more = (refine(tokens) for tokens in (1000, 99000000, 100000000))
+    assert few["operations"] < many["operations"] == more["operations"]
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    hidden, middle = config["hidden_size"], config["intermediate_size"]
+    one_layer = 4 * 1000000 * (4 * hidden + 3 * middle + 3 * hidden)
+    inputs = 4 * 1000000 * config["num_hidden_layers"] * hidden
+    assert more["memory"] - many["memory"] == pytest.approx(one_layer + inputs)
+
+
 def test_the_table_names_what_is_too_little(job):
     folder, _, _ = job
     table = succeed("plan", folder / "job.yaml").out

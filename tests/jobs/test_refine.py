@@ -169,6 +169,18 @@ def test_data_ranks_do_not_change_what_is_trained(job, copy):
     assert difference(deltas(job), deltas(copy)) < 1e-4
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_layers_computed_again_to_save_memory_do_not_change_what_is_trained(job, copy, ranks):
+    """Batches of so many tokens could be larger than any memory."""
+    again = "each layer is computed again"
+    assert again not in succeed("refine", copy / "job.yaml", "--force", ranks=ranks).log
+    before = deltas(copy)
+    log = succeed("refine", copy / "job.yaml", "--force", "--set", "parallel.batch_tokens=100000000",
+                  ranks=ranks).log
+    assert again in log
+    assert difference(before, deltas(copy)) < 1e-4
+
+
 def test_tensor_ranks_do_not_change_what_is_trained_along_shared_directions(job, copy):
     """T, and S of o_proj and down_proj, are of each rank itself: the others are compared, without T. By SGD and without
     the simulated attack, since the first step of Adam is as long where the gradient is mere rounding; at a rate at which
