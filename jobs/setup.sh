@@ -13,7 +13,7 @@ packages=(
   git g++ make cmake ninja-build pkg-config ccache python3 python3-dev python3-venv
   openmpi-bin libopenmpi-dev libscalapack-openmpi-dev libopenblas-dev libhdf5-openmpi-dev hdf5-tools
   libcli11-dev libfmt-dev libspdlog-dev libyaml-cpp-dev nlohmann-json3-dev libxxhash-dev libssl-dev
-  libgtest-dev libgmock-dev libelpa-dev
+  libgtest-dev libgmock-dev libelpa-dev libgoogle-perftools-dev
   "$@"
 )
 
