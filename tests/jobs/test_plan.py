@@ -59,15 +59,21 @@ def test_more_ranks_hold_less(job):
     assert one["stages"]["evaluate"]["sent"] == 0 < planned["stages"]["evaluate"]["sent"]
 
 
-def test_projections_that_grow_take_moments_of_both_sets(tmp_path):
+@pytest.fixture
+def planned_refine(tmp_path):
+    """The model's configuration, and what plan says of refine with one key set otherwise."""
     make_job(tmp_path, RELIABLE)
     succeed("prepare", tmp_path / "job.yaml")
 
-    def refine(rounds):
-        return json.loads(succeed("plan", tmp_path / "job.yaml", "--json", "--set",
-                                  f"refine.grow_rounds={rounds}").out)["stages"]["refine"]
-    none, one, two = (refine(rounds) for rounds in range(3))
-    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    def planned(key, value):
+        out = succeed("plan", tmp_path / "job.yaml", "--json", "--set", f"{key}={value}").out
+        return json.loads(out)["stages"]["refine"]
+    return json.loads((tmp_path / "base" / "config.json").read_text()), planned
+
+
+def test_projections_that_grow_take_moments_of_both_sets(planned_refine):
+    config, planned = planned_refine
+    none, one, two = (planned("refine.grow_rounds", rounds) for rounds in range(3))
     hidden, split = config["hidden_size"], config["intermediate_size"]
     squares = 3 * hidden**2 + split**2  # q/k/v, o_proj and gate/up read as many numbers
     assert one["memory"] - none["memory"] == 16 * config["num_hidden_layers"] * squares
@@ -75,16 +81,10 @@ def test_projections_that_grow_take_moments_of_both_sets(tmp_path):
     assert two["operations"] - one["operations"] == one["operations"] - none["operations"] > 0
 
 
-def test_layers_that_are_computed_again_take_less_memory_and_more_time(tmp_path):
-    make_job(tmp_path, RELIABLE)
-    succeed("prepare", tmp_path / "job.yaml")
-
-    def refine(tokens):
-        return json.loads(succeed("plan", tmp_path / "job.yaml", "--json", "--set",
-                                  f"parallel.batch_tokens={tokens}").out)["stages"]["refine"]
-    few, many, more = (refine(tokens) for tokens in (1000, 99000000, 100000000))
+def test_layers_that_are_computed_again_take_less_memory_and_more_time(planned_refine):
+    config, planned = planned_refine
+    few, many, more = (planned("parallel.batch_tokens", tokens) for tokens in (1000, 99000000, 100000000))
     assert few["operations"] < many["operations"] == more["operations"]
-    config = json.loads((tmp_path / "base" / "config.json").read_text())
     hidden, middle = config["hidden_size"], config["intermediate_size"]
     one_layer = 4 * 1000000 * (4 * hidden + 3 * middle + 3 * hidden)
     inputs = 4 * 1000000 * config["num_hidden_layers"] * hidden
