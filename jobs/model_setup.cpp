@@ -143,6 +143,7 @@ shard::ModelOptions model_options(const Job& job) {
 
   shard::ModelOptions options;
   options.device = shard::local_device(cuda ? torch::kCUDA : torch::kCPU, *job.world);
+  options.inference = true;
   options.threads = job.threads;
   bool bf16 = job.config.compute == Compute::bf16;
   if (job.config.compute == Compute::automatic) {
@@ -192,6 +193,7 @@ bool recomputes_layers(const Job& job, const io::ModelConfig& model, int tensor_
 shard::ModelOptions training_options(const Job& job, const io::ModelConfig& model,
                                      const dist::ParallelLayout& layout) {
   shard::ModelOptions options = model_options(job);
+  options.inference = false;
   options.recompute_layers = recomputes_layers(job, model, layout.tensor().size(), options);
   if (options.recompute_layers) {
     dist::log::info("training: each layer is computed again for its gradient, to save memory");

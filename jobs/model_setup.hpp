@@ -52,7 +52,8 @@ int tensor_size(const Job& job, const io::ModelConfig& model, int ranks);
 /// Collective over the world. The layout of this tensor size; it refers to the job's world.
 dist::ParallelLayout make_layout(const Job& job, const io::ModelConfig& model);
 
-/// Collective over the world. Device, type and threads of the job; all layers, with head.
+/// Collective over the world. Device, type and threads of the job, for inference; all layers, with
+/// head.
 /// @throws UsageError if CUDA is asked for and there is none.
 shard::ModelOptions model_options(const Job& job);
 

@@ -90,6 +90,11 @@ torch::Tensor Attention::project(const torch::Tensor& mixed_local) const {
   return o_.forward(mixed_local);
 }
 
+void Attention::pack() {
+  qkv_.pack();
+  o_.pack();
+}
+
 void Attention::add_parameters(std::int64_t layer, const TensorCollectives* sharers,
                                std::vector<Parameter>& all) {
   Parameter qkv;

@@ -33,6 +33,8 @@ class Attention {
   torch::Tensor mix(const torch::Tensor& x, const Placement& placement, std::int64_t layer) const;
   /// Collective over the tensor ranks. o_proj, complete on all ranks.
   torch::Tensor project(const torch::Tensor& mixed_local) const;
+  /// For inference only: see pack_weight.
+  void pack();
   /// `sharers`: the ranks with the same kv heads, null if there are no others.
   void add_parameters(std::int64_t layer, const TensorCollectives* sharers,
                       std::vector<Parameter>& all);

@@ -15,6 +15,7 @@
 #include "shard/model/decoder_layer.hpp"
 #include "shard/model/kv_cache.hpp"
 #include "shard/model/norm.hpp"
+#include "shard/model/packed_weight.hpp"
 #include "shard/model/parallel_embedding.hpp"
 #include "shard/model/parallel_linear.hpp"
 #include "shard/model/placement.hpp"
@@ -123,14 +124,18 @@ struct CausalLM::Impl {
     MRP_EXPECT(count <= config.layers, "more layers asked for than the model has");
     const auto read_layer = [this, weights, &architecture](std::int64_t layer) {
       const torch::NoGradGuard no_grad_in_this_thread;
-      return DecoderLayer(weights, architecture, config, layer, collectives);
+      DecoderLayer read(weights, architecture, config, layer, collectives);
+      if (options.inference) read.pack();
+      return read;
     };
     layers.emplace(read_layer, count, options.residency);
     if (!options.head) return;
     final_norm.emplace(weights.vector(fmt::format("{}.weight", architecture.final_norm),
                                       config.hidden_size, {0, config.hidden_size}),
                        config.rms_norm_eps);
-    if (!config.tie_word_embeddings) head = vocabulary(architecture.head);
+    if (config.tie_word_embeddings) return;
+    head = vocabulary(architecture.head);
+    if (options.inference) head = pack_weight(head);
   }
 
   void load(dist::Range group) {
@@ -275,10 +280,11 @@ torch::Tensor CausalLM::advance(torch::Tensor stream, dist::Range group, const S
 torch::Tensor CausalLM::local_logits(const torch::Tensor& rows) const {
   MRP_EXPECT(options().head, "the model was built without its head");
   const torch::Tensor normed = copy_to_ranks(impl_->final_norm->forward(rows), impl_->collectives);
-  return torch::linear(normed, impl_->head_weight()).to(torch::kFloat32);
+  return apply_weight(normed, impl_->head_weight()).to(torch::kFloat32);
 }
 
 std::vector<Parameter> CausalLM::parameters() {
+  MRP_EXPECT(!options().inference, "packed weights cannot be trained");
   return impl_->parameters();
 }
 

@@ -32,6 +32,8 @@ struct ModelOptions {
   /// Of a pass recorded for gradients, keep the input of each layer only and compute the rest
   /// again.
   bool recompute_layers = false;
+  /// Large weights lie as products read them fastest, and there are no parameters().
+  bool inference = false;
   int threads = 1;
 };
 
@@ -69,7 +71,7 @@ class CausalLM {
   /// Over layout.tensor().
   const TensorCollectives& collectives() const;
   /// Every tensor of the layers that were built, in order of the forward pass. Tied embeddings are
-  /// one parameter.
+  /// one parameter. @pre not options().inference
   std::vector<Parameter> parameters();
 
   /// Collective over layout.tensor(). tokens i64 [batch × length], right-padded (causal attention

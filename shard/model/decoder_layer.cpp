@@ -52,6 +52,11 @@ torch::Tensor DecoderLayer::forward(torch::Tensor stream, const Placement& place
   return states;
 }
 
+void DecoderLayer::pack() {
+  attention_.pack();
+  mlp_.pack();
+}
+
 void DecoderLayer::add_parameters(const Architecture& architecture,
                                   const TensorCollectives* sharers, std::vector<Parameter>& all) {
   const auto add_norm = [&](RmsNorm& norm, const char* name, std::string_view module) {

@@ -24,6 +24,8 @@ class DecoderLayer {
   /// With `last`, nothing behind that site is computed and the result has no meaning.
   torch::Tensor forward(torch::Tensor stream, const Placement& placement, const SiteHook& hook,
                         const Site* last) const;
+  /// For inference only: see pack_weight.
+  void pack();
   void add_parameters(const Architecture& architecture, const TensorCollectives* sharers,
                       std::vector<Parameter>& all);
 

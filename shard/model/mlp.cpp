@@ -71,6 +71,11 @@ torch::Tensor Mlp::down(const torch::Tensor& gated_local) const {
   return down_.forward(gated_local);
 }
 
+void Mlp::pack() {
+  gate_up_.pack();
+  down_.pack();
+}
+
 void Mlp::add_parameters(std::int64_t layer, std::vector<Parameter>& all) {
   Parameter gate_up;
   gate_up.name = fmt::format("layers.{}.gate_up", layer);

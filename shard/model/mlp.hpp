@@ -24,6 +24,8 @@ class Mlp {
   torch::Tensor gated(const torch::Tensor& x) const;
   /// Collective over the tensor ranks. down_proj, complete on all ranks.
   torch::Tensor down(const torch::Tensor& gated_local) const;
+  /// For inference only: see pack_weight.
+  void pack();
   void add_parameters(std::int64_t layer, std::vector<Parameter>& all);
 
  private:

@@ -1,5 +1,6 @@
 #include "shard/model/parallel_linear.hpp"
 
+#include "shard/model/packed_weight.hpp"
 #include "shard/model/wide_product.hpp"
 
 namespace mrp::shard {
@@ -21,7 +22,11 @@ ColumnParallelLinear::ColumnParallelLinear(const WeightReader& weights,
 }
 
 torch::Tensor ColumnParallelLinear::forward(const torch::Tensor& x) const {
-  return torch::linear(copy_to_ranks(x, *collectives_), weight_, bias_);
+  return apply_weight(copy_to_ranks(x, *collectives_), weight_, bias_);
+}
+
+void ColumnParallelLinear::pack() {
+  weight_ = pack_weight(weight_);
 }
 
 void ColumnParallelLinear::add_parameters(const Parameter& prototype, std::vector<Parameter>& all) {
@@ -53,12 +58,19 @@ RowParallelLinear::RowParallelLinear(const WeightReader& weights, const std::str
   if (biased) bias_ = weights.vector(module + ".bias", outputs, {0, outputs});
 }
 
+bool RowParallelLinear::sums_wide(const torch::Tensor& states) const {
+  return states.is_cpu() && states.scalar_type() == torch::kBFloat16 && collectives_->size() > 1;
+}
+
 torch::Tensor RowParallelLinear::sum_over_ranks(const torch::Tensor& x_local) const {
-  const bool rounds = x_local.scalar_type() == torch::kBFloat16 && collectives_->size() > 1;
-  if (rounds && x_local.is_cpu() && !torch::GradMode::is_enabled()) {
+  if (sums_wide(x_local) && !torch::GradMode::is_enabled()) {
     return collectives_->all_reduce(wide_product(x_local, weight_)).to(torch::kBFloat16);
   }
-  return reduce_from_ranks(torch::linear(x_local, weight_), *collectives_);
+  return reduce_from_ranks(apply_weight(x_local, weight_), *collectives_);
+}
+
+void RowParallelLinear::pack() {
+  if (!sums_wide(weight_)) weight_ = pack_weight(weight_);
 }
 
 torch::Tensor RowParallelLinear::forward(const torch::Tensor& x_local) const {

@@ -30,6 +30,8 @@ class ColumnParallelLinear {
                        std::int64_t inputs, bool biased, const TensorCollectives& collectives);
   /// Not collective; its gradient is.
   torch::Tensor forward(const torch::Tensor& x) const;
+  /// For inference only: see pack_weight.
+  void pack();
   /// Weight, then bias if there is one; both have `prototype`'s input and shared rows.
   void add_parameters(const Parameter& prototype, std::vector<Parameter>& all);
 
@@ -51,9 +53,13 @@ class RowParallelLinear {
                     const TensorCollectives& collectives);
   /// Collective over the tensor ranks.
   torch::Tensor forward(const torch::Tensor& x_local) const;
+  /// For inference only: see pack_weight. Does nothing where sums over ranks need wide products.
+  void pack();
   void add_parameters(const Parameter& prototype, std::vector<Parameter>& all);
 
  private:
+  /// Whether states of this type and place are summed over ranks in fp32 (without gradients).
+  bool sums_wide(const torch::Tensor& states) const;
   /// Without gradients, bf16 on the host is rounded once, after the sum: the result depends on the
   /// number of ranks no more than fp32 sums do.
   torch::Tensor sum_over_ranks(const torch::Tensor& x_local) const;

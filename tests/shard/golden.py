@@ -41,16 +41,20 @@ CASES = {
     "grouped_bf16": (LlamaConfig, GROUPED, "bfloat16", "bfloat16", "10KB"),
     "one_kv_head_bf16": (LlamaConfig, ONE_KV_HEAD, "bfloat16", "bfloat16", "1GB"),
     "single_to_bf16": (LlamaConfig, dict(tie_word_embeddings=True), "float32", "bfloat16", "1GB"),
+    # Weights large enough to be packed for inference.
+    "wide_bf16": (LlamaConfig, GROUPED | dict(hidden_size=512, intermediate_size=2048),
+                  "bfloat16", "bfloat16", "1GB"),
 }
 MODELS = {LlamaConfig: LlamaForCausalLM, MistralConfig: MistralForCausalLM}
 
 
 def make_model(config):
-    """Random weights in which no term is zero and no norm is one."""
+    """Random weights in which no term is zero and no norm is one; of the same size on wide states."""
     model = MODELS[type(config)](config)
+    scale = 0.15 * (BASE["hidden_size"] / config.hidden_size) ** 0.5
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape)
-        parameter.data = 1 + 0.3 * noise if "norm" in name else 0.15 * noise
+        parameter.data = 1 + 0.3 * noise if "norm" in name else scale * noise
     return model.eval()
 
 

@@ -43,7 +43,7 @@ class ModelTest : public testing::TestWithParam<ModelCase> {
 
   dist::Communicator world_ = dist::Communicator::world();
   GoldenCase golden_{GetParam().name};
-  const ModelOptions options_{.dtype = GetParam().dtype};
+  const ModelOptions options_{.dtype = GetParam().dtype, .inference = true};
   io::TokenSet set_ = golden_.token_set();
 };
 
@@ -118,7 +118,8 @@ INSTANTIATE_TEST_SUITE_P(Golden, ModelTest,
                                          ModelCase{"half_on_disk", torch::kFloat32},
                                          ModelCase{"grouped_bf16", torch::kBFloat16},
                                          ModelCase{"one_kv_head_bf16", torch::kBFloat16},
-                                         ModelCase{"single_to_bf16", torch::kBFloat16}),
+                                         ModelCase{"single_to_bf16", torch::kBFloat16},
+                                         ModelCase{"wide_bf16", torch::kBFloat16}),
                          [](const auto& one) { return std::string(one.param.name); });
 
 TEST(VisitSitesTest, NothingBehindTheLastSiteIsVisited) {

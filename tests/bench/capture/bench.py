@@ -9,7 +9,7 @@ of starting and of loading weights, which is a line of its own for us; ours also
 and laying out states.h5. Peers (peers.py) have as many threads as we in all and write to the page
 cache, we past it: `padded`, what the published method does, keeps the outputs of layers; `hooks`, the
 fastest that we could write, keeps what we keep, and the states are compared. The limit is a model
-that consists of the layers' matrix products, by torch on batches of 1024 tokens.
+that consists of the layers' matrix products, by oneDNN on batches of 1024 tokens.
 """
 import pathlib
 import sys
