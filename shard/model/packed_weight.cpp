@@ -12,9 +12,9 @@
 namespace mrp::shard {
 namespace {
 
-/// oneDNN takes longer to make code for a new number of rows where the weight is packed, up to 25
-/// ms; with fewer elements the products of a batch do not make up for that.
-constexpr std::int64_t kFewestElements = std::int64_t{1} << 20;
+/// A packed weight makes oneDNN take a few ms longer to write code for a new number of rows:
+/// smaller ones gain nothing.
+constexpr std::int64_t kFewestElements = std::int64_t{1} << 17;
 
 using Pack = torch::Tensor(const torch::Tensor&, std::optional<c10::SymInt>);
 using Multiply = torch::Tensor(const torch::Tensor&, const torch::Tensor&,

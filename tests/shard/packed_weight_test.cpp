@@ -23,7 +23,7 @@ TEST(PackedWeight, LargeOnesArePackedWhereTheProcessorMultipliesBf16) {
   const bool fast = default_compute_dtype(torch::kCPU) == torch::kBFloat16;
   EXPECT_EQ(pack_weight(large_weight()).is_mkldnn(), fast);
   for (const torch::Tensor& kept :
-       {large_weight().narrow(0, 0, 1000), large_weight().to(torch::kFloat32)}) {
+       {large_weight().narrow(0, 0, 128), large_weight().to(torch::kFloat32)}) {
     EXPECT_TRUE(pack_weight(kept).is_same(kept));
   }
 }
