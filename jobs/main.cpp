@@ -20,7 +20,7 @@ void keep_freed_memory() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  mrp::solver::choose_blas_kernels(argv);
+  mrp::solver::choose_blas_kernels();
   try {
     keep_freed_memory();
     const mrp::dist::Session session(argc, argv);

@@ -1,13 +1,13 @@
 #include "solver/blas_kernels.hpp"
 
-#include <unistd.h>
-
 #include <cstdlib>
-#include <filesystem>
-#include <system_error>
 
-// Weak: null unless OpenBLAS is loaded.
-extern "C" [[gnu::weak]] char* openblas_get_corename();
+// Weak: null unless an OpenBLAS with kernels for several processors is loaded.
+extern "C" {
+[[gnu::weak]] char* openblas_get_corename();
+[[gnu::weak]] void gotoblas_dynamic_init();  // reads OPENBLAS_CORETYPE unless it has kernels
+[[gnu::weak]] void gotoblas_dynamic_quit();  // forgets them
+}
 
 namespace mrp::solver {
 
@@ -23,16 +23,17 @@ const char* better_blas_kernels(std::string_view chosen) {
   return nullptr;
 }
 
-void choose_blas_kernels(char** arguments) {
+void choose_blas_kernels() {
   constexpr const char* kVariable = "OPENBLAS_CORETYPE";
-  if (openblas_get_corename == nullptr || std::getenv(kVariable) != nullptr) return;
+  if (openblas_get_corename == nullptr || gotoblas_dynamic_init == nullptr ||
+      gotoblas_dynamic_quit == nullptr || std::getenv(kVariable) != nullptr) {
+    return;
+  }
   const char* better = better_blas_kernels(openblas_get_corename());
   if (better == nullptr) return;
-  std::error_code error;
-  const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
-  if (error) return;
   setenv(kVariable, better, 1);
-  execv(program.c_str(), arguments);  // returns only if it failed: then the slow kernels serve
+  gotoblas_dynamic_quit();
+  gotoblas_dynamic_init();
 }
 
 }  // namespace mrp::solver

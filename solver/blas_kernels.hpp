@@ -10,9 +10,9 @@ namespace mrp::solver {
 const char* better_blas_kernels(std::string_view chosen);
 
 /// OpenBLAS knows processors by their model number; on one younger than itself it falls back to the
-/// kernels of 2004, several times slower. Then this starts the program anew with
-/// better ones in OPENBLAS_CORETYPE. Does nothing where that is set already, or with another
-/// library. Call it first in main: nothing may be open.
-void choose_blas_kernels(char** arguments);
+/// kernels of 2004, several times slower. Then this sets OPENBLAS_CORETYPE to better ones and lets
+/// it choose again. Does nothing where that is set already, or with another library. Call it first
+/// in main, while nothing computes.
+void choose_blas_kernels();
 
 }  // namespace mrp::solver

@@ -2,7 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <string_view>
+
+extern "C" {
+[[gnu::weak]] char* openblas_get_corename();
+[[gnu::weak]] void gotoblas_dynamic_init();
+[[gnu::weak]] void gotoblas_dynamic_quit();
+double ddot_(const int* n, const double* x, const int* x_step, const double* y, const int* y_step);
+}
 
 namespace mrp::solver {
 namespace {
@@ -25,6 +33,25 @@ TEST(BlasKernelsTest, TheFallbackIsReplacedWhereTheProcessorCanMore) {
 #else
   EXPECT_EQ(better_blas_kernels("Prescott"), nullptr);
 #endif
+}
+
+TEST(BlasKernelsTest, OpenBlasLeavesTheFallbackWhileTheProgramRuns) {
+  if (openblas_get_corename == nullptr || gotoblas_dynamic_init == nullptr) {
+    GTEST_SKIP() << "another BLAS library, or an OpenBLAS for one processor alone";
+  }
+  setenv("OPENBLAS_CORETYPE", "Prescott", 1);
+  gotoblas_dynamic_quit();
+  gotoblas_dynamic_init();
+  ASSERT_EQ(std::string_view(openblas_get_corename()), "Prescott");
+  choose_blas_kernels();  // what the user has set stays
+  EXPECT_EQ(std::string_view(openblas_get_corename()), "Prescott");
+  unsetenv("OPENBLAS_CORETYPE");
+  const char* better = better_blas_kernels("Prescott");
+  choose_blas_kernels();
+  EXPECT_EQ(std::string_view(openblas_get_corename()), better == nullptr ? "Prescott" : better);
+  const double x[] = {1, 2, 3}, y[] = {4, 5, 6};
+  const int n = 3, step = 1;
+  EXPECT_EQ(ddot_(&n, x, &step, y, &step), 32.0);
 }
 
 }  // namespace
