@@ -132,7 +132,7 @@ void run(std::span<char*> arguments, const dist::Communicator& comm) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  solver::choose_blas_kernels(argv);
+  solver::choose_blas_kernels();
   try {
     const dist::Session session(argc, argv);
     if (argc < 5) throw dist::UsageError("write|spread|together FILE …: see solve.cpp");

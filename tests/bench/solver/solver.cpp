@@ -113,7 +113,7 @@ void serve(char** arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  solver::choose_blas_kernels(argv);
+  solver::choose_blas_kernels();
   if (argc != 6) dist::abort_job("usage: solver_benchmark SPECTRUM N K standard|pencil FOLDER", 2);
   try {
     const dist::Session session(argc, argv);
