@@ -124,9 +124,9 @@ struct CausalLM::Impl {
     MRP_EXPECT(count <= config.layers, "more layers asked for than the model has");
     const auto read_layer = [this, weights, &architecture](std::int64_t layer) {
       const torch::NoGradGuard no_grad_in_this_thread;
-      DecoderLayer read(weights, architecture, config, layer, collectives);
-      if (options.inference) read.pack();
-      return read;
+      DecoderLayer block(weights, architecture, config, layer, collectives);
+      if (options.inference) block.pack();
+      return block;
     };
     layers.emplace(read_layer, count, options.residency);
     if (!options.head) return;

@@ -6,7 +6,6 @@
 #include <optional>
 #include <string_view>
 
-#include "dist/error.hpp"
 #include "shard/model/causal_lm.hpp"
 
 namespace mrp::shard {

@@ -45,8 +45,8 @@ TEST(PackedWeight, ProductsAreThoseOfTheWeight) {
       ASSERT_EQ(found.sizes(), expected.sizes());
       ASSERT_EQ(found.scalar_type(), torch::kBFloat16);
       if (found.numel() == 0) continue;
-      // Rounded once to 8 binary digits.
-      EXPECT_LT(((found - expected).abs() / (expected.abs() + 1)).max().item<double>(), 0x1p-8);
+      // Rounded to 8 binary digits, and before the bias too where another product serves.
+      EXPECT_LT(((found - expected).abs() / (expected.abs() + 1)).max().item<double>(), 0x1p-7);
     }
   }
 }
