@@ -67,8 +67,9 @@ std::int64_t batch_tokens(const JobConfig& config, const shard::CausalLM& model)
 shard::Residency residency(const Job& job, const io::ModelConfig& model, int tensor_size,
                            const shard::ModelOptions& options);
 
-/// Whether training computes each layer again for its gradient: on a processor where what all layers
-/// hold would take over a quarter of a rank's memory, on a GPU always. Collective over the world.
+/// Whether training computes each layer again for its gradient: on a processor where what all
+/// layers hold would take over a quarter of a rank's memory, on a GPU always. Collective over the
+/// world.
 bool recomputes_layers(const Job& job, const io::ModelConfig& model, int tensor_size,
                        const shard::ModelOptions& options);
 
