@@ -2,7 +2,7 @@
 // sites are solver's, dealt out to the ranks.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <vector>

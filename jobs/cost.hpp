@@ -2,7 +2,7 @@
 // compare the formulas with what is measured.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <string>

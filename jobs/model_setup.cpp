@@ -1,6 +1,7 @@
 #include "jobs/model_setup.hpp"
 
 #include <fmt/format.h>
+#include <torch/cuda.h>
 #include <unistd.h>
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // From a job's settings to an opened checkpoint, its tokens, a parallel layout and model options.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <filesystem>

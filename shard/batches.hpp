@@ -1,7 +1,7 @@
 // Which sequences run together, and on which data rank.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <span>

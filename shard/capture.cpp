@@ -12,6 +12,7 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <torch/utils.h>
 
 #include "dist/agree.hpp"
 #include "dist/error.hpp"

@@ -2,7 +2,7 @@
 // run their beginning once.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <span>

@@ -2,7 +2,7 @@
 // slice of the vocabulary.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shard/model/causal_lm.hpp"
 

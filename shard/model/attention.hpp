@@ -1,7 +1,7 @@
 // Causal self-attention with grouped key-value heads, split over the tensor ranks by heads.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 

@@ -8,6 +8,7 @@
 #include <ATen/cpu/Utils.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <torch/utils.h>
 
 #include "dist/agree.hpp"
 #include "dist/error.hpp"

@@ -1,7 +1,7 @@
 // A tensor-parallel causal language model read straight from a checkpoint.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <memory>

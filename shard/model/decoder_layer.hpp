@@ -1,7 +1,7 @@
 // One pre-norm decoder layer with hooks at its sites.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 

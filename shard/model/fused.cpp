@@ -1,6 +1,7 @@
 #include "shard/model/fused.hpp"
 
 #include <ATen/Parallel.h>
+#include <torch/autograd.h>
 
 #include <algorithm>
 #include <vector>

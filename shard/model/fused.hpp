@@ -2,7 +2,7 @@
 // types and shapes take LibTorch's operations. All can be differentiated.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <array>
 

@@ -1,7 +1,7 @@
 // Keys and values of what has run, so that a further token of a sequence costs one position.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <optional>

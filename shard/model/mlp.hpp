@@ -1,7 +1,7 @@
 // The gated feed-forward block, split over the tensor ranks.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <string>

@@ -1,7 +1,7 @@
 // Root-mean-square normalisation.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <string>
 

@@ -15,6 +15,9 @@ namespace {
 /// smaller ones gain nothing.
 constexpr std::int64_t kFewestElements = std::int64_t{1} << 17;
 
+/// Rows of x that oneDNN lays a weight out for; it serves for all.
+constexpr int kRows = 1024;
+
 using Pack = torch::Tensor(const torch::Tensor&, std::optional<c10::SymInt>);
 using Multiply = torch::Tensor(const torch::Tensor&, const torch::Tensor&,
                                const std::optional<torch::Tensor>&, std::string_view,
@@ -45,7 +48,7 @@ torch::Tensor pack_weight(const torch::Tensor& weight) {
   const bool pays = weight.is_cpu() && weight.scalar_type() == torch::kBFloat16 &&
                     weight.numel() >= kFewestElements &&
                     default_compute_dtype(torch::kCPU) == torch::kBFloat16;
-  return pays && packing() && product() ? packing()->call(weight, std::nullopt) : weight;
+  return pays && packing() && product() ? packing()->call(weight, c10::SymInt(kRows)) : weight;
 }
 
 torch::Tensor apply_weight(const torch::Tensor& x, const torch::Tensor& weight,

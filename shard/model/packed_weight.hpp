@@ -1,7 +1,7 @@
 // Weights in the order in which products of bf16 read them.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 namespace mrp::shard {
 

@@ -1,7 +1,7 @@
 // Token embedding whose vocabulary is split over the tensor ranks.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "dist/partition.hpp"
 #include "shard/model/tensor_collectives.hpp"

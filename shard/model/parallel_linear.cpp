@@ -1,5 +1,7 @@
 #include "shard/model/parallel_linear.hpp"
 
+#include <torch/utils.h>
+
 #include "shard/model/packed_weight.hpp"
 #include "shard/model/wide_product.hpp"
 

@@ -1,7 +1,7 @@
 // Linear layers split over the tensor ranks, after Megatron-LM (arXiv 1909.08053, section 3).
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <string>
 #include <vector>

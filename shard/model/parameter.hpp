@@ -1,7 +1,7 @@
 // A tensor of the model as one tensor rank holds it, for those who train or replace it.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <optional>
 #include <string>

@@ -1,7 +1,7 @@
 // Where the tokens of a pass stand in their sequences, and what they attend to.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "shard/model/kv_cache.hpp"
 #include "shard/model/rotary.hpp"

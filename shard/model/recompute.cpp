@@ -1,4 +1,6 @@
 #include "shard/model/recompute.hpp"
+#include <torch/autograd.h>
+#include <torch/utils.h>
 
 #include <utility>
 

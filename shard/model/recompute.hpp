@@ -2,7 +2,7 @@
 // wanted, instead of being kept (Chen et al., arXiv 1604.06174).
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <functional>
 

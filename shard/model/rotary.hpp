@@ -1,7 +1,7 @@
 // Rotary position embedding.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 

@@ -1,7 +1,7 @@
 // What a caller may do at the sites during a forward pass.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <functional>
 #include <optional>

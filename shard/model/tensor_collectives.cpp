@@ -5,6 +5,8 @@
 #ifdef MRP_WITH_NCCL
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
+#include <torch/autograd.h>
+#include <torch/cuda.h>
 #endif
 #include <fmt/format.h>
 

@@ -1,7 +1,7 @@
 // Collectives on torch tensors: MPI for host tensors, NCCL for CUDA tensors, the same verbs.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <memory>
 #include <optional>

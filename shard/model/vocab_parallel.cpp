@@ -1,4 +1,6 @@
 #include "shard/model/vocab_parallel.hpp"
+#include <torch/autograd.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -53,8 +55,7 @@ struct KlDivergence : torch::autograd::Function<KlDivergence> {
     torch::Tensor log_q = q_logits - log_normalizer(*model, q_logits);
     const torch::Tensor p = log_p.exp();
     const torch::Tensor ratio = (log_q - log_p).clamp_max(80);  // its exponential is finite
-    const torch::Tensor sums =
-        sum_over_vocabulary(*model, torch::expm1(ratio).sub_(ratio).mul_(p));
+    const torch::Tensor sums = sum_over_vocabulary(*model, torch::expm1(ratio).sub_(ratio).mul_(p));
     context->save_for_backward({log_q.exp_().sub_(p)});
     return sums;
   }

@@ -2,7 +2,7 @@
 // vocabulary.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <functional>

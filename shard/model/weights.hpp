@@ -1,7 +1,7 @@
 // Reads slices of a checkpoint's tensors into memory, checked and converted.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <string>

@@ -1,7 +1,7 @@
 // Products of bf16 matrices whose sums are not rounded to bf16.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 namespace mrp::shard {
 

@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include <torch/utils.h>
+
 #include "shard/model/vocab_parallel.hpp"
 
 namespace mrp::shard {

@@ -1,7 +1,7 @@
 // What training minimises: one function for each loss, summed over items.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <functional>

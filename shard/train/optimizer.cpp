@@ -2,6 +2,7 @@
 
 #include <ATen/ops/_fused_adamw.h>
 #include <fmt/format.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <span>

@@ -1,7 +1,7 @@
 // AdamW and SGD over the leaves of a Trainable; the state is divided over the data ranks.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <vector>

@@ -2,7 +2,7 @@
 // without gathering them: each tensor rank has a slice of the vocabulary.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <span>

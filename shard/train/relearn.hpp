@@ -1,7 +1,7 @@
 // Attacks on an unlearned model: what half of the forget set brings back of the other half.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <map>

@@ -1,7 +1,7 @@
 // Linear weights that are others for a while.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <functional>
 #include <vector>

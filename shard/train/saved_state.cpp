@@ -1,6 +1,7 @@
 #include "shard/train/saved_state.hpp"
 
 #include <fmt/format.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <map>

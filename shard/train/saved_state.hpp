@@ -1,7 +1,7 @@
 // The state of a training on disk, so that a job that ended early goes on where it was saved last.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <filesystem>

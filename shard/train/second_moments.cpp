@@ -1,6 +1,8 @@
 #include "shard/train/second_moments.hpp"
 
 #include <fmt/format.h>
+#include <torch/autograd.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <optional>

@@ -2,7 +2,7 @@
 // directions a trained change may use.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <map>

@@ -3,6 +3,9 @@
 #include <cmath>
 #include <utility>
 
+#include <torch/autograd.h>
+#include <torch/utils.h>
+
 #include "dist/error.hpp"
 #include "io/hash.hpp"
 #include "shard/train/replaced_weights.hpp"

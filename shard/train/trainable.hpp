@@ -2,7 +2,7 @@
 // are shrunk, zero-change at the start.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <functional>

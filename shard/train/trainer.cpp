@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include <torch/autograd.h>
+#include <torch/utils.h>
+
 #include "dist/error.hpp"
 
 namespace mrp::shard {

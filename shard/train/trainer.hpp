@@ -1,7 +1,7 @@
 // The steps that refinement, baselines and relearning attacks are made of.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <random>

@@ -1,6 +1,8 @@
 #include "shard/model/fused.hpp"
 
 #include <gtest/gtest.h>
+#include <torch/autograd.h>
+#include <torch/utils.h>
 
 #include <functional>
 #include <tuple>
@@ -158,7 +160,7 @@ TEST_P(FusedTest, CausalSoftmaxOfAPackedBatch) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, FusedTest, testing::Values(torch::kFloat32, torch::kBFloat16),
-                         [](const auto& info) { return std::string(c10::toString(info.param)); });
+                         [](const auto& one) { return std::string(c10::toString(one.param)); });
 
 }  // namespace
 }  // namespace mrp::shard

@@ -1,7 +1,7 @@
 // A random tiny model with what transformers computes on it (golden.py).
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <filesystem>
 #include <functional>

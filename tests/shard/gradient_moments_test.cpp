@@ -1,7 +1,8 @@
 // The moments of gradients that confine the outputs of linear layers, split over ranks, against
 // gradients of one sequence after another.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/autograd.h>
+#include <torch/types.h>
 
 #include <algorithm>
 

@@ -1,6 +1,8 @@
 // Gradients of the tensor-parallel model against those of one rank, and against differences.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/autograd.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <map>

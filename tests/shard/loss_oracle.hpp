@@ -1,7 +1,8 @@
 // What losses are compared with: logits of the base model and of a changed one, from one rank.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <optional>

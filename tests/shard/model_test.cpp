@@ -1,5 +1,6 @@
 // The model against transformers: logits, loss and the states at every site, on every tensor size.
 #include <gtest/gtest.h>
+#include <torch/cuda.h>
 
 #include <algorithm>
 #include <cstdint>

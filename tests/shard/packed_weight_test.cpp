@@ -1,6 +1,7 @@
 #include "shard/model/packed_weight.hpp"
 
 #include <gtest/gtest.h>
+#include <torch/utils.h>
 
 #include <cstdint>
 #include <vector>

@@ -1,6 +1,7 @@
 #include "shard/model/wide_product.hpp"
 
 #include <gtest/gtest.h>
+#include <torch/utils.h>
 
 namespace mrp::shard {
 namespace {
