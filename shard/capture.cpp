@@ -29,6 +29,9 @@ namespace {
 constexpr std::int64_t kSiteBufferBytes = std::int64_t{16} << 20;
 constexpr std::int64_t kAllBufferBytes = std::int64_t{512} << 20;
 
+/// Rounds between which data ranks do not wait for each other: some batches take longer.
+constexpr std::int64_t kAgreeEvery = 8;
+
 /// What is kept of a set: rows in the order of the batch plan.
 struct SetPlan {
   const io::TokenSet* set;
@@ -205,8 +208,7 @@ class SetPass {
     return total;
   }
 
-  /// Collective over the world. All data ranks go round by round so that a failure stops all of
-  /// them.
+  /// Collective over the world. After every few rounds a failure of one rank stops all of them.
   void run(dist::Range layers, dist::log::Progress& progress) {
     const SiteHook hook = [&](const Site& site, const torch::Tensor& states) {
       sink_.add(site, states);
@@ -220,9 +222,10 @@ class SetPass {
         // Opened in every round: timers must have the same names on all ranks.
         const dist::Timers::Scope writes(*timers_, "write");
       }
-      dist::throw_together(layout_->world(), sink_.failure());
+      if ((round + 1) % kAgreeEvery == 0) dist::throw_together(layout_->world(), sink_.failure());
       progress.advance(round_tokens(plan_->batches, plan_->set->items, round) * layers.size());
     }
+    dist::throw_together(layout_->world(), sink_.failure());
     const dist::Timers::Scope scope(*timers_, "write");
     dist::agree(layout_->world(), [&] { sink_.flush_all(); });
   }
