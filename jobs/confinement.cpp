@@ -30,7 +30,7 @@ std::vector<Pairs> solve_dealt(const std::vector<std::int64_t>& widths, const So
                                const Solve& solve) {
   const dist::Communicator& comm = solvers.ranks;
   std::vector<solver::Problem> sizes;
-  for (const std::int64_t width : widths) sizes.push_back({width, width});
+  for (const std::int64_t width : widths) sizes.push_back({width, width, width});
   const std::vector<int> owners = solver::assign(sizes, comm.size(), solvers.memory);
   const auto on = [&](int rank) { return std::count(owners.begin(), owners.end(), rank); };
   std::vector<Pairs> found(widths.size());

@@ -7,11 +7,10 @@
 #include "jobs/confinement.hpp"
 #include "jobs/model_setup.hpp"
 #include "jobs/model_size.hpp"
+#include "jobs/passes.hpp"
 #include "jobs/refine_setup.hpp"
 #include "jobs/stages.hpp"
-#include "shard/batches.hpp"
 #include "shard/capture.hpp"
-#include "shard/evaluate/packed_plan.hpp"
 #include "solver/schedule.hpp"
 #include "solver/subspace.hpp"
 
@@ -22,45 +21,6 @@ using shard::Side, shard::Site, shard::SiteModule;
 using Count = double;  // of elements, tokens or bytes: products of them exceed 64 bits
 
 constexpr Count kMebibyte = 1 << 20;
-
-/// Sequences that run together, and those of them with their padding.
-struct Passes {
-  Count tokens = 0;          ///< padding included
-  Count squares = 0;         ///< Σ length²
-  Count tokens_of_rank = 0;  ///< of the data rank with the most
-};
-
-/// shape(data rank, round): rows of a batch and their length.
-template <class Shape>
-Passes count_passes(int data, std::int64_t rounds, Shape shape) {
-  Passes passes;
-  for (int rank = 0; rank < data; ++rank) {
-    Count own = 0;
-    for (std::int64_t round = 0; round < rounds; ++round) {
-      const auto [rows, length] = shape(rank, round);
-      own += static_cast<Count>(rows) * static_cast<Count>(length);
-      passes.squares += static_cast<Count>(rows) * static_cast<Count>(length * length);
-    }
-    passes.tokens += own;
-    passes.tokens_of_rank = std::max(passes.tokens_of_rank, own);
-  }
-  return passes;
-}
-
-Passes plan_passes(const io::Sequences& sequences, std::int64_t budget, int data) {
-  const auto plan =
-      shard::plan_batches(sequences, shard::all_items(sequences.count()), data, budget);
-  return count_passes(data, plan.rounds(), [&](int rank, std::int64_t round) {
-    const auto members = plan.members(plan.batch(rank, round));
-    return std::pair(std::ssize(members), members.empty() ? 0 : sequences.length(members.back()));
-  });
-}
-
-Passes plan_packed(const io::Sequences& sequences, std::int64_t budget, int data) {
-  const shard::PackedPlan plan(sequences, data, budget);
-  return count_passes(data, plan.rounds(),
-                      [&](int rank, std::int64_t round) { return plan.shape(rank, round); });
-}
 
 /// The formulas of one job.
 class Costs {
@@ -122,25 +82,26 @@ class Costs {
 
   StageCost solve() const {
     StageCost cost{.stage = "solve"};
+    const bool automatic = !job_.config.subspace.dimension;
     const Count both = rows("forget") + rows("retain") + sampled_rows();
     const auto sites = make_sites(job_.config, model_);
     std::vector<solver::Problem> problems;
     Count states = 0;
     for (const Site& site : sites) {
-      problems.push_back({site.width(model_), static_cast<std::int64_t>(both)});
+      problems.push_back(
+          {site.width(model_), static_cast<std::int64_t>(both), directions(), automatic});
       cost.wide += solver::work(problems.back());
       states += static_cast<Count>(site.width(model_)) * both * width_;
     }
     // Moments of both sets and, for an automatic dimension, of three random divisions.
-    cost.read = states * (job_.config.subspace.dimension ? 2 : 5);
+    cost.read = states * (automatic ? 5 : 2);
     const auto assignment = solver::assign(problems, spread_.ranks(), spread_.memory / 2);
     for (std::size_t i = 0; i < problems.size(); ++i) {
       const int ranks = assignment[i] < 0 ? spread_.ranks() : 1;
       cost.memory = std::max(cost.memory, solver::memory(problems[i]) / ranks);
     }
-    const auto k = static_cast<Count>(
-        job_.config.subspace.dimension.value_or(job_.config.subspace.max_dimension));
-    for (const Site& site : sites) cost.written += 16 * k * static_cast<Count>(site.width(model_));
+    for (const Site& site : sites)
+      cost.written += static_cast<Count>(16 * directions() * site.width(model_));
     cost.operations = cost.wide;
     return cost;
   }
@@ -193,11 +154,9 @@ class Costs {
 
   StageCost merge() const {
     StageCost cost{.stage = "merge"};
-    const auto k = static_cast<Count>(
-        job_.config.subspace.dimension.value_or(job_.config.subspace.max_dimension));
     if (folds(job_)) {
       for (const Site& site : make_sites(job_.config, model_)) {
-        cost.wide += 4 * k * elements(model_, site.module);
+        cost.wide += 4 * static_cast<Count>(directions()) * elements(model_, site.module);
       }
     }
     const bool trained = job_.config.refine.train != JobConfig::Train::none;
@@ -257,6 +216,11 @@ class Costs {
                   : static_cast<Count>(std::count(mask.begin() + 1, mask.end(), 1));
     }
     return kept;
+  }
+
+  /// Of a site, at most.
+  std::int64_t directions() const {
+    return job_.config.subspace.dimension.value_or(job_.config.subspace.max_dimension);
   }
 
   Count sample_length() const { return static_cast<Count>(job_.config.refine.sample_tokens); }

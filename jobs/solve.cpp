@@ -33,8 +33,8 @@ struct Problems {
   std::vector<int> assignment;  ///< see solver::assign
   io::SubspaceFile earlier;     ///< what is folded already
 
-  Problems(const std::filesystem::path& states, io::SubspaceFile folded, int ranks,
-           std::uint64_t memory_limit)
+  Problems(const std::filesystem::path& states, io::SubspaceFile folded,
+           const solver::SubspaceOptions& options, int ranks, std::uint64_t memory_limit)
       : reader(states),
         sites(reader.sites()),
         forget(reader, {"forget"}),
@@ -42,7 +42,8 @@ struct Problems {
         earlier(std::move(folded)) {
     std::vector<solver::Problem> sizes;
     for (const std::string& site : sites) {
-      sizes.push_back({reader.width(site), forget.rows() + retain.rows()});
+      sizes.push_back({reader.width(site), forget.rows() + retain.rows(),
+                       options.dimension.value_or(options.max_dimension), !options.dimension});
     }
     assignment = solver::assign(sizes, ranks, memory_limit);
   }
@@ -103,7 +104,8 @@ void solve(Job& job) {
   solver::set_threads(job.threads);
   const std::uint64_t memory = memory_share(world) / 2;
   const Problems problems = dist::agree(world, [&] {
-    return Problems(job.work.states(), earlier_subspaces(job.config), world.size(), memory);
+    return Problems(job.work.states(), earlier_subspaces(job.config), job.config.subspace,
+                    world.size(), memory);
   });
   const auto on = [&](int rank) {
     return std::count(problems.assignment.begin(), problems.assignment.end(), rank);

@@ -10,11 +10,6 @@
 namespace mrp::solver {
 namespace {
 
-// Measured (tests/bench/solver): below, tridiagonalisation is as fast.
-bool few(std::int64_t n, std::int64_t k) {
-  return n >= 1536 && 16 * k <= n;
-}
-
 double orthogonality_residual(const Tall& v) {
   const Tall unit = cross(v, v);
   double worst = 0;
@@ -44,10 +39,15 @@ double relative_residual(const SymmetricOperator& a, const KrylovPairs& pairs) {
 
 }  // namespace
 
+// Measured (tests/bench/solver): below, tridiagonalisation is as fast.
+bool are_few(std::int64_t n, std::int64_t k) {
+  return n >= 1536 && 16 * k <= n;
+}
+
 std::optional<KrylovPairs> few_eigenpairs(const dist::Communicator& comm,
                                           const SymmetricOperator& a, std::int64_t n,
                                           std::int64_t k, std::string_view name) {
-  if (!few(n, k)) return {};
+  if (!are_few(n, k)) return {};
   auto pairs = krylov_pairs(comm, a, n, k);
   if (pairs) {
     const bool good =

@@ -9,6 +9,9 @@
 
 namespace mrp::solver {
 
+/// Whether k of n pairs are so few that the Krylov method is tried.
+bool are_few(std::int64_t n, std::int64_t k);
+
 /// Collective over `comm`. krylov_pairs where k is small against n, its result checked by a product
 /// of its own: ‖A v − λ v‖ ≤ 1e-9 ‖A‖ for each pair and |Vᵀ V − I| ≤ 1e-10. Empty if
 /// tridiagonalisation is the better way, or, with a line in the log that calls the matrix `name`,

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "dist/error.hpp"
+#include "solver/few_pairs.hpp"
 #include "solver/subspace.hpp"
 
 namespace mrp::solver {
@@ -20,6 +21,17 @@ Sizes sizes(const Problem& problem) {
                                                                               : Sizes{rows, width};
 }
 
+/// Of k pairs of a pencil of order n: Cholesky factorisation, then products of the Krylov method,
+/// or reduction to standard form and tridiagonalisation.
+double pencil(double n, std::int64_t k) {
+  const double cholesky = n * n * n / 3;
+  // Two triangular solves and a product a column; some 8 columns a pair, and for a block more.
+  if (are_few(static_cast<std::int64_t>(n), k)) {
+    return cholesky + 4 * n * n * 8 * (static_cast<double>(k) + 16);
+  }
+  return cholesky + (1 + 4.0 / 3) * n * n * n;
+}
+
 }  // namespace
 
 double memory(const Problem& problem) {
@@ -29,11 +41,11 @@ double memory(const Problem& problem) {
 }
 
 double work(const Problem& problem) {
-  // The products cost n² m for the moments and about half as much again for the random divisions;
-  // then four pencils (forget and retain, three divisions) of Cholesky n³/3, reduction n³ and
-  // tridiagonalisation 4n³/3.
+  // Of three random divisions the products cost half of those for the moments, and four values each
+  // are asked for.
   const auto [n, m] = sizes(problem);
-  return 1.5 * n * n * m + 4 * (8.0 / 3) * n * n * n;
+  const double once = n * n * m + pencil(n, problem.pairs);
+  return problem.automatic ? once + n * n * m / 2 + 3 * pencil(n, 4) : once;
 }
 
 std::vector<int> assign(std::span<const Problem> problems, int ranks, std::uint64_t memory_limit) {

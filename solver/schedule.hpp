@@ -14,7 +14,9 @@ namespace mrp::solver {
 /// Size of one site's problem.
 struct Problem {
   std::int64_t width = 0;
-  std::int64_t rows = 0;  ///< forget + retain
+  std::int64_t rows = 0;    ///< forget + retain
+  std::int64_t pairs = 64;  ///< of the pencil
+  bool automatic = true;    ///< whether the dimension is, which takes random divisions
 };
 
 /// Estimated work of a problem on one rank, in floating-point operations.
