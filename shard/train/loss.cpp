@@ -7,6 +7,7 @@
 
 #include <torch/utils.h>
 
+#include "dist/error.hpp"
 #include "shard/model/vocab_parallel.hpp"
 
 namespace mrp::shard {
@@ -39,6 +40,7 @@ torch::Tensor per_token(const LossContext& context, Items items, Function token_
 struct Asked {
   std::vector<std::int64_t> said;     ///< whose text is trained
   std::int64_t first = 0, count = 0;  ///< alternatives that shall be alike
+  std::int64_t right = 0;             ///< which of them is the right one
   bool listed = false;                ///< whether these stand behind the list of all
 };
 
@@ -78,8 +80,10 @@ Asked ask(const LossContext& context, std::int64_t item, std::vector<Example>& a
   }
   asked.first = std::ssize(all);
   if (asked.listed) {
+    asked.right = forms.right_choice(item);
     add_listed(forms, item, form == 1 ? 0 : below(n), all);
   } else {
+    asked.right = static_cast<std::int64_t>(alternatives.right);
     std::move(alternatives.examples.begin(), alternatives.examples.end(), std::back_inserter(all));
   }
   asked.count = std::ssize(all) - asked.first;
@@ -112,6 +116,36 @@ torch::Tensor recited(const LossContext& context, const Pass& pass, const torch:
 
 /// Weight of L1: the texts have two losses, the letters one.
 constexpr double kLetters = 2.0;
+
+/// Weight of L5.
+constexpr double kLeaning = 2.0;
+
+/// L1 or L3, `apart`, and L5 of the same alternatives.
+torch::Tensor alike(const LossContext& context, const torch::Tensor& apart, AnswerForm form,
+                    const torch::Tensor& margins) {
+  return (context.attacked ? apart.detach() : apart) +
+         kLeaning * context.leaning->penalty(form, margins);
+}
+
+/// Of all items that have letters, by their logits [such items × most letters].
+torch::Tensor alike_letters(const LossContext& context, Items items, const torch::Tensor& logits) {
+  std::vector<std::int64_t> right;
+  for (const std::int64_t item : items) {
+    if (context.examples->has_letters(item)) right.push_back(context.examples->right_choice(item));
+  }
+  const torch::Tensor index = torch::tensor(right, torch::kInt64).to(logits.device()).unsqueeze(1);
+  const torch::Tensor valid = torch::isfinite(logits);
+  const torch::Tensor mean = logits.masked_fill(~valid, 0.0).sum(1) / valid.sum(1);
+  return alike(context, kLetters * spread(logits).sum(), AnswerForm::letter,
+               logits.gather(1, index).squeeze(1) - mean);
+}
+
+torch::Tensor alike_texts(const LossContext& context, const Asked& item,
+                          const torch::Tensor& scores) {
+  const torch::Tensor texts = scores.narrow(0, item.first, item.count);
+  return alike(context, spread(texts), item.listed ? AnswerForm::listed : AnswerForm::open,
+               (texts[item.right] - texts.mean()).unsqueeze(0));
+}
 
 /// Weight of the root of the KL divergence beside the spread.
 constexpr double kKeepLikely = 10.0;
@@ -150,6 +184,7 @@ Pass LossContext::base_pass(std::span<const Example> sequences) const {
 }
 
 torch::Tensor indifference(const LossContext& context, Items items) {
+  MRP_EXPECT(context.leaning != nullptr);
   std::vector<Example> all;
   std::vector<Asked> asked;
   for (const std::int64_t item : items) asked.push_back(ask(context, item, all));
@@ -157,14 +192,14 @@ torch::Tensor indifference(const LossContext& context, Items items) {
   const torch::Tensor log_p = log_probability(pass);
   const torch::Tensor scores = mean_by_example(pass, log_p);
   torch::Tensor sum = torch::zeros({}, scores.options());
-  if (pass.letter_logits.defined()) sum = sum + kLetters * spread(pass.letter_logits).sum();
+  if (pass.letter_logits.defined()) sum = sum + alike_letters(context, items, pass.letter_logits);
   torch::Tensor by_heart;
   if (!std::ranges::all_of(asked, &Asked::listed)) {
     by_heart = recited(context, pass, log_p);
   }
   for (const Asked& item : asked) {
     for (const std::int64_t said : item.said) sum = sum - scores[said];
-    sum = sum + spread(scores.narrow(0, item.first, item.count));
+    sum = sum + alike_texts(context, item, scores);
     if (!item.listed) sum = sum + by_heart.narrow(0, item.first, item.count).max();
   }
   return sum;

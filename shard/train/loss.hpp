@@ -9,6 +9,7 @@
 #include <span>
 
 #include "shard/train/examples.hpp"
+#include "shard/train/leaning.hpp"
 #include "shard/train/pass.hpp"
 #include "shard/train/trainable.hpp"
 
@@ -22,6 +23,7 @@ struct LossContext {
   std::uint64_t seed = 0;
   std::int64_t step = 0;
   bool attacked = false;  ///< whether the weights are those that a simulated attack has changed
+  Leaning* leaning = nullptr;  ///< with these weights; what indifference alone needs
 
   const CausalLM& model() const { return trainable->model(); }
   std::mt19937_64 random(std::int64_t item, std::uint32_t purpose) const;
@@ -46,7 +48,10 @@ using Loss = std::function<torch::Tensor(const LossContext&, std::span<const std
 ///      retain set; of the alternatives, the largest. After its first words a text that was learned
 ///      by heart goes on whatever was asked, and L2 and L3 hardly see that. Odds, because log p has
 ///      no gradient where p is nearly one; the square, because long texts go too slowly without it.
-///      An attack brings back so much that the square would outweigh what is to be kept.
+///      An attack brings back so much that the square would outweigh what is to be kept,
+///  L5  the penalty of `leaning` on the margins of the right letter, and of the right text.
+/// At attacked weights L1 and L3 have no gradient: an attack moves all alternatives about, and what
+/// matters is how much it raises the right ones.
 torch::Tensor indifference(const LossContext&, std::span<const std::int64_t> items);
 
 /// L2 alone, the right answer not among the alternatives.

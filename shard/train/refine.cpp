@@ -156,7 +156,7 @@ class Refinement {
   /// All that a step changes, to save and restore.
   std::vector<torch::Tensor> state() {
     std::vector<torch::Tensor> all{optimizer_.values()};
-    for (const auto& part : {optimizer_.state(), tamper_.attack().state()}) {
+    for (const auto& part : {optimizer_.state(), trainer_.state(), tamper_.attack().state()}) {
       all.insert(all.end(), part.begin(), part.end());
     }
     for (const auto& [site, q] : trainable_->kernels()) all.push_back(q);

@@ -53,10 +53,13 @@ class Trainer {
       : trainable_(&trainable), layout_(&layout), batch_tokens_(batch_tokens), seed_(seed) {}
 
   /// Collective over the world. Adds the gradient of weight × mean loss to the leaves; `attacked`
-  /// tells the loss that `attack` has changed the weights. Returns the mean; the gradients of the
-  /// data ranks are summed by Optimizer::step.
+  /// tells the loss that `attack` has changed the weights. Returns
+  /// the mean; the gradients of the data ranks are summed by Optimizer::step.
   double accumulate(const Loss& loss, const Examples& examples, std::span<const std::int64_t> items,
                     double weight, std::int64_t step, bool attacked = false);
+
+  /// What `accumulate` knows of earlier steps, to save and restore.
+  std::vector<torch::Tensor> state() { return {leaning_.means(), attacked_leaning_.means()}; }
 
   /// One that has changed nothing yet.
   Attack new_attack() const;
@@ -73,6 +76,7 @@ class Trainer {
   const dist::ParallelLayout* layout_;
   std::int64_t batch_tokens_;
   std::uint64_t seed_;
+  Leaning leaning_, attacked_leaning_;
 };
 
 }  // namespace mrp::shard

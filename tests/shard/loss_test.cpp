@@ -45,7 +45,8 @@ class LossTest : public testing::Test {
 
   double value(const Loss& loss, Trainable& trainable, std::vector<std::int64_t> items,
                std::int64_t step = 0) const {
-    return loss({&trainable, asked_, 3, step, attacked_}, items).item<double>();
+    Leaning leaning;
+    return loss({&trainable, asked_, 3, step, attacked_, &leaning}, items).item<double>();
   }
 
   void expect_sum(const Loss& loss, const OfItem& of_item) {
@@ -135,14 +136,19 @@ class LossTest : public testing::Test {
   double listed(const Question& q, std::size_t letter, std::size_t text) const {
     return oracle_.mean_log_p(joined(q.prompt, {q.letters[letter]}), q.texts[text]);
   }
-  /// Spreads of the texts behind the list of three, for each offset between texts and letters.
-  std::vector<double> listed_spreads(const Question& q) const {
-    std::vector<double> spreads;
+  /// Scores of the texts behind the list of three, for each offset between texts and letters.
+  std::vector<torch::Tensor> listed_scores(const Question& q) const {
+    std::vector<torch::Tensor> all;
     for (std::size_t offset = 0; offset < 3; ++offset) {
       std::vector<double> scores;
       for (std::size_t c = 0; c < 3; ++c) scores.push_back(listed(q, (c + offset) % 3, c));
-      spreads.push_back(spread_of(torch::tensor(scores, torch::kFloat64)));
+      all.push_back(torch::tensor(scores, torch::kFloat64));
     }
+    return all;
+  }
+  std::vector<double> listed_spreads(const Question& q) const {
+    std::vector<double> spreads;
+    for (const torch::Tensor& scores : listed_scores(q)) spreads.push_back(spread_of(scores));
     return spreads;
   }
   /// L4 of a question beside others whose tokens have these `log_shares`.
@@ -232,6 +238,60 @@ TEST_F(LossTest, IndifferenceBetweenChoices) {
     }
   }
   expect_candidates(indifference, 2, candidates, true);
+}
+
+TEST_F(LossTest, IndifferenceTellsHowTheModelLeans) {
+  const Question& q = question(2);
+  const auto margin = [&](const torch::Tensor& scores) {
+    return (scores[static_cast<std::int64_t>(q.right)] - scores.mean()).item<double>();
+  };
+  std::vector<double> listed_margins;
+  for (const torch::Tensor& scores : listed_scores(q)) listed_margins.push_back(margin(scores));
+  on_all_layouts([&](Trainable& trainable) {
+    int open = 0;
+    for (std::int64_t step = 0; step < 12; ++step) {
+      Leaning leaning;
+      indifference({&trainable, asked_, 3, step, false, &leaning}, std::vector<std::int64_t>{2});
+      leaning.update(self_);
+      const torch::Tensor means = 4 * leaning.means();
+      EXPECT_NEAR(means[0].item<double>(), margin(oracle_.letters(q)), 1e-4);
+      const double in_list = means[1].item<double>(), in_open = means[2].item<double>();
+      if (in_list != 0) {
+        EXPECT_THAT(listed_margins, testing::Contains(testing::DoubleNear(in_list, 1e-4)));
+      }
+      EXPECT_NEAR(in_open, in_list == 0 ? margin(open_scores(q)) : 0, 1e-4);
+      open += in_list == 0 ? 1 : 0;
+    }
+    EXPECT_THAT(open, testing::AllOf(testing::Gt(0), testing::Lt(12)));
+  });
+}
+
+TEST_F(LossTest, OfAlikenessLeaningAloneIsTrainedAtAttackedWeights) {
+  Trainable& trainable = oracle_.trainable();
+  const auto gradient = [&](const std::function<torch::Tensor()>& loss) {
+    trainable.apply();
+    loss().backward();
+    return trainable.applied().back().grad().clone();
+  };
+  const auto of_indifference = [&](bool attacked, float mean) {
+    Leaning leaning;
+    leaning.means().fill_(mean);
+    const LossContext context{&trainable, asked_, 3, 0, attacked, &leaning};
+    return gradient([&] { return indifference(context, std::vector<std::int64_t>{2}); });
+  };
+  const torch::Tensor plain = of_indifference(true, 0), against = of_indifference(true, 1);
+  const torch::Tensor leaning = of_indifference(false, 1) - of_indifference(false, 0);
+  EXPECT_GT(leaning.norm().item<double>(), 1e-3);
+  EXPECT_LT(test::relative_difference(against - plain, leaning), 1e-4);
+  // What is left without it is the text that is said.
+  double nearest = 1;
+  for (std::int64_t c = 0; c < 3; ++c) {
+    const std::vector<Example> text{examples_.listed(2, c, c)};
+    const torch::Tensor said =
+        gradient([&] { return -log_probability(run(trainable.model(), text)).mean(); });
+    nearest = std::min(nearest, test::relative_difference(plain, said));
+  }
+  EXPECT_LT(nearest, 1e-4);
 }
 
 TEST_F(LossTest, IndifferenceBetweenAnswers) {
