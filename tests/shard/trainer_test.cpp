@@ -92,6 +92,25 @@ TEST_F(TrainerTest, TheWeightScalesTheGradientAndNotTheLoss) {
   EXPECT_LT(test::relative_difference(twice, 2 * gradient), 1e-5);
 }
 
+TEST_F(TrainerTest, FollowsHowTheModelLeansWithAndWithoutAnAttack) {
+  golden_.on_all_layouts(world_, {}, [&](CausalLM& model, const dist::ParallelLayout& layout) {
+    TrainableOptions options;
+    options.form = TrainForm::weights;
+    Trainable trainable(model, options);
+    trainable.apply();
+    Trainer trainer(trainable, layout, 40, 0);
+    for (const bool attacked : {false, true}) {
+      const auto moved = [&](std::size_t i) {
+        return trainer.state()[i].count_nonzero().item<int>();
+      };
+      EXPECT_EQ(moved(1), 0);
+      trainer.accumulate(indifference, examples_, all_items(examples_.count()), 1.0, 0, attacked);
+      EXPECT_GT(moved(0), 0);
+      EXPECT_EQ(moved(1) > 0, attacked);
+    }
+  });
+}
+
 TEST_F(TrainerTest, AnAttackMovesTheModelAndNotTheLeaves) {
   for (const int size : test::tensor_sizes(world_.size())) {
     const dist::ParallelLayout layout(world_, size), alone(self_, 1);
