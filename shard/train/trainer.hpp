@@ -53,8 +53,8 @@ class Trainer {
       : trainable_(&trainable), layout_(&layout), batch_tokens_(batch_tokens), seed_(seed) {}
 
   /// Collective over the world. Adds the gradient of weight × mean loss to the leaves; `attacked`
-  /// tells the loss that `attack` has changed the weights. Returns
-  /// the mean; the gradients of the data ranks are summed by Optimizer::step.
+  /// tells the loss that `attack` has changed the weights. Returns the mean; the gradients of the
+  /// data ranks are summed by Optimizer::step.
   double accumulate(const Loss& loss, const Examples& examples, std::span<const std::int64_t> items,
                     double weight, std::int64_t step, bool attacked = false);
 
