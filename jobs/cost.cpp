@@ -220,7 +220,7 @@ class Costs {
 
   /// Of a site, at most.
   std::int64_t directions() const {
-    return job_.config.subspace.dimension.value_or(job_.config.subspace.max_dimension);
+    return job_.config.subspace.most_directions();
   }
 
   Count sample_length() const { return static_cast<Count>(job_.config.refine.sample_tokens); }

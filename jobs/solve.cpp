@@ -42,8 +42,8 @@ struct Problems {
         earlier(std::move(folded)) {
     std::vector<solver::Problem> sizes;
     for (const std::string& site : sites) {
-      sizes.push_back({reader.width(site), forget.rows() + retain.rows(),
-                       options.dimension.value_or(options.max_dimension), !options.dimension});
+      sizes.push_back({reader.width(site), forget.rows() + retain.rows(), options.most_directions(),
+                       !options.dimension});
     }
     assignment = solver::assign(sizes, ranks, memory_limit);
   }

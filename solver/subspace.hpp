@@ -39,6 +39,9 @@ struct SubspaceOptions {
                                ///< forget_complement: of tr(C_f)
   std::uint64_t seed = 0;      ///< random
   Route route = Route::automatic;
+
+  /// Largest k that can be found.
+  std::int64_t most_directions() const { return dimension.value_or(max_dimension); }
 };
 
 /// A, B row-major [width × k], complete on every rank of the grid.
