@@ -113,7 +113,8 @@ Example Examples::join(const Parts& question, const Parts& answered) {
   return example;
 }
 
-Alternatives Examples::alternatives(std::int64_t i, std::mt19937_64& random) const {
+Alternatives Examples::alternatives(std::int64_t i, std::mt19937_64& random,
+                                    std::span<const std::int64_t> among) const {
   Alternatives found;
   for (std::int64_t c = 0; c < choices(i); ++c) found.examples.push_back(open(i, c));
   if (choices(i) > 1) {
@@ -128,10 +129,12 @@ Alternatives Examples::alternatives(std::int64_t i, std::mt19937_64& random) con
                     set_->name, set_->ids[index(i)]));
   }
   found.examples = {substituted(i, i)};
-  std::uniform_int_distribution<std::int64_t> other(0, count() - 2);
-  for (std::size_t n = 0; n < kSubstitutes; ++n) {
-    const std::int64_t j = other(random);
-    found.examples.push_back(substituted(i, j < i ? j : j + 1));
+  const auto is_other = [&](std::int64_t j) { return j != i; };
+  const bool of_all = std::ranges::none_of(among, is_other);
+  std::uniform_int_distribution<std::int64_t> drawn(0, (of_all ? count() : std::ssize(among)) - 1);
+  while (found.examples.size() <= kSubstitutes) {
+    const std::int64_t n = drawn(random), j = of_all ? n : among[index(n)];
+    if (is_other(j)) found.examples.push_back(substituted(i, j));
   }
   return found;
 }

@@ -54,9 +54,11 @@ class Examples {
   double log_share(std::int32_t token) const;
   std::int64_t right_choice(std::int64_t i) const;
 
-  /// Own choices where the item has them, else the right answer beside answers of other items.
+  /// Own choices where the item has them, else the right answer beside answers of other items: of
+  /// all, or of `among` where these have another.
   /// @throws InputError if the item has no choices and the set no other item.
-  Alternatives alternatives(std::int64_t i, std::mt19937_64& random) const;
+  Alternatives alternatives(std::int64_t i, std::mt19937_64& random,
+                            std::span<const std::int64_t> among = {}) const;
   /// Tokens that `alternatives` has about, for planning batches.
   std::int64_t alternative_tokens(std::int64_t i) const;
   /// Number of items that have no choices of their own.

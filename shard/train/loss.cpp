@@ -1,6 +1,7 @@
 #include "shard/train/loss.hpp"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -65,7 +66,7 @@ Asked ask(const LossContext& context, std::int64_t item, std::vector<Example>& a
     asked.said.push_back(std::ssize(all));
     all.push_back(std::move(example));
   };
-  Alternatives alternatives = forms.alternatives(item, random);
+  Alternatives alternatives = forms.alternatives(item, random, context.hidden);
   const bool letters = forms.has_letters(item);
   const std::int64_t n = std::ssize(alternatives.examples);
   const std::int64_t drawn = below(n), form = letters ? below(3) : 0;
@@ -111,7 +112,7 @@ torch::Tensor recited(const LossContext& context, const Pass& pass, const torch:
   }
   const torch::Tensor log_q = torch::tensor(usual).to(log_p.device());
   const torch::Tensor above = torch::relu(log_odds(log_p) - log_odds(log_q));
-  return mean_by_example(pass, context.attacked ? above : above + above.square() / 8);
+  return mean_by_example(pass, context.attacked() ? above : above + above.square() / 8);
 }
 
 /// Weight of L1: the texts have two losses, the letters one.
@@ -123,7 +124,7 @@ constexpr double kLeaning = 2.0;
 /// L1 or L3, `apart`, and L5 of the same alternatives.
 torch::Tensor alike(const LossContext& context, const torch::Tensor& apart, AnswerForm form,
                     const torch::Tensor& margins) {
-  return (context.attacked ? apart.detach() : apart) +
+  return (context.attacked() ? apart.detach() : apart) +
          kLeaning * context.leaning->penalty(form, margins);
 }
 
@@ -140,11 +141,21 @@ torch::Tensor alike_letters(const LossContext& context, Items items, const torch
                logits.gather(1, index).squeeze(1) - mean);
 }
 
-torch::Tensor alike_texts(const LossContext& context, const Asked& item,
+/// Of all items, by the mean log-probabilities `scores` of all texts.
+torch::Tensor alike_texts(const LossContext& context, std::span<const Asked> asked,
                           const torch::Tensor& scores) {
-  const torch::Tensor texts = scores.narrow(0, item.first, item.count);
-  return alike(context, spread(texts), item.listed ? AnswerForm::listed : AnswerForm::open,
-               (texts[item.right] - texts.mean()).unsqueeze(0));
+  std::map<AnswerForm, std::vector<torch::Tensor>> spreads, margins;
+  for (const Asked& item : asked) {
+    const AnswerForm form = item.listed ? AnswerForm::listed : AnswerForm::open;
+    const torch::Tensor texts = scores.narrow(0, item.first, item.count);
+    spreads[form].push_back(spread(texts));
+    margins[form].push_back(texts[item.right] - texts.mean());
+  }
+  torch::Tensor sum = torch::zeros({}, scores.options());
+  for (const auto& [form, of_items] : margins) {
+    sum = sum + alike(context, torch::stack(spreads[form]).sum(), form, torch::stack(of_items));
+  }
+  return sum;
 }
 
 /// Weight of the root of the KL divergence beside the spread.
@@ -191,7 +202,7 @@ torch::Tensor indifference(const LossContext& context, Items items) {
   const Pass pass = run(context.model(), all);
   const torch::Tensor log_p = log_probability(pass);
   const torch::Tensor scores = mean_by_example(pass, log_p);
-  torch::Tensor sum = torch::zeros({}, scores.options());
+  torch::Tensor sum = alike_texts(context, asked, scores);
   if (pass.letter_logits.defined()) sum = sum + alike_letters(context, items, pass.letter_logits);
   torch::Tensor by_heart;
   if (!std::ranges::all_of(asked, &Asked::listed)) {
@@ -199,7 +210,6 @@ torch::Tensor indifference(const LossContext& context, Items items) {
   }
   for (const Asked& item : asked) {
     for (const std::int64_t said : item.said) sum = sum - scores[said];
-    sum = sum + alike_texts(context, item, scores);
     if (!item.listed) sum = sum + by_heart.narrow(0, item.first, item.count).max();
   }
   return sum;
@@ -209,7 +219,7 @@ torch::Tensor counterfactual(const LossContext& context, Items items) {
   std::vector<Example> all;
   for (const std::int64_t item : items) {
     std::mt19937_64 random = context.random(item, 0);
-    Alternatives alternatives = context.examples->alternatives(item, random);
+    Alternatives alternatives = context.examples->alternatives(item, random, context.hidden);
     const auto others = static_cast<std::int64_t>(alternatives.examples.size()) - 1;
     auto drawn = static_cast<std::size_t>(
         std::uniform_int_distribution<std::int64_t>(0, others - 1)(random));

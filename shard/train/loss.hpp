@@ -22,9 +22,11 @@ struct LossContext {
   const Examples* examples = nullptr;
   std::uint64_t seed = 0;
   std::int64_t step = 0;
-  bool attacked = false;  ///< whether the weights are those that a simulated attack has changed
+  /// At weights that a simulated attack has changed, the items that it did not learn; else empty.
+  std::span<const std::int64_t> hidden = {};
   Leaning* leaning = nullptr;  ///< with these weights; what indifference alone needs
 
+  bool attacked() const { return !hidden.empty(); }
   const CausalLM& model() const { return trainable->model(); }
   std::mt19937_64 random(std::int64_t item, std::uint32_t purpose) const;
   /// A pass of the base model over the same sequences, without gradients.
@@ -51,7 +53,8 @@ using Loss = std::function<torch::Tensor(const LossContext&, std::span<const std
 ///      An attack brings back so much that the square would outweigh what is to be kept,
 ///  L5  the penalty of `leaning` on the margins of the right letter, and of the right text.
 /// At attacked weights L1 and L3 have no gradient: an attack moves all alternatives about, and what
-/// matters is how much it raises the right ones.
+/// matters is how much it raises the right ones. Answers that it has learned are no alternatives
+/// there: they are recited after any question.
 torch::Tensor indifference(const LossContext&, std::span<const std::int64_t> items);
 
 /// L2 alone, the right answer not among the alternatives.

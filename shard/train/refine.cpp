@@ -56,7 +56,7 @@ class Tamper {
     }
     trainer_->attack(*forget_, known_->next(batch()), rate_ * warm_up(age), step, attack_);
     return trainer_->accumulate(options_->forget_loss, *forget_, hidden_->next(batch()), weight,
-                                step, /*attacked=*/true);
+                                step, hidden_items_);
   }
 
  private:
@@ -69,7 +69,8 @@ class Tamper {
     std::shuffle(items.begin(), items.end(), random);
     const auto middle = items.begin() + std::ssize(items) / 2;
     known_.emplace(std::vector(items.begin(), middle), random());
-    hidden_.emplace(std::vector(middle, items.end()), random());
+    hidden_items_.assign(middle, items.end());
+    hidden_.emplace(hidden_items_, random());
     rate_ = options_->learning_rate *
             std::pow(2.0, std::uniform_real_distribution<>(-1.0, 0.0)(random));
   }
@@ -77,6 +78,7 @@ class Tamper {
   Trainer* trainer_;
   const Examples* forget_;
   const RefineOptions* options_;
+  std::vector<std::int64_t> hidden_items_;
   std::optional<ItemStream> known_, hidden_;
   Attack attack_;
   double rate_ = 0;

@@ -74,10 +74,10 @@ double Trainer::backward(const Loss& loss, const LossContext& context,
 
 double Trainer::accumulate(const Loss& loss, const Examples& examples,
                            std::span<const std::int64_t> items, double weight, std::int64_t step,
-                           bool attacked) {
-  Leaning& leaning = attacked ? attacked_leaning_ : leaning_;
-  const double mean = backward(loss, {trainable_, &examples, seed_, step, attacked, &leaning},
-                               items, weight, /*collect=*/true);
+                           std::span<const std::int64_t> hidden) {
+  Leaning& leaning = hidden.empty() ? leaning_ : attacked_leaning_;
+  const double mean = backward(loss, {trainable_, &examples, seed_, step, hidden, &leaning}, items,
+                               weight, /*collect=*/true);
   leaning.update(layout_->data());
   return mean;
 }

@@ -52,11 +52,11 @@ class Trainer {
           std::uint64_t seed)
       : trainable_(&trainable), layout_(&layout), batch_tokens_(batch_tokens), seed_(seed) {}
 
-  /// Collective over the world. Adds the gradient of weight × mean loss to the leaves; `attacked`
-  /// tells the loss that `attack` has changed the weights. Returns the mean; the gradients of the
-  /// data ranks are summed by Optimizer::step.
+  /// Collective over the world. Adds the gradient of weight × mean loss to the leaves; after
+  /// `attack` has changed the weights, `hidden` are the items that it did not learn. Returns the
+  /// mean; the gradients of the data ranks are summed by Optimizer::step.
   double accumulate(const Loss& loss, const Examples& examples, std::span<const std::int64_t> items,
-                    double weight, std::int64_t step, bool attacked = false);
+                    double weight, std::int64_t step, std::span<const std::int64_t> hidden = {});
 
   /// What `accumulate` knows of earlier steps, to save and restore.
   std::vector<torch::Tensor> state() { return {leaning_.means(), attacked_leaning_.means()}; }

@@ -4,7 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/types.h>
+#include <torch/utils.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <map>
@@ -110,17 +112,29 @@ TEST_F(RefineTest, EndsAtTheTarget) {
   EXPECT_EQ(train(layout, options).steps.size(), static_cast<std::size_t>(kEnd));
 }
 
-TEST_F(RefineTest, TellsTheForgetLossWhichWeightsAreAttacked) {
+TEST_F(RefineTest, TellsTheForgetLossWhatAnAttackDidNotLearn) {
   const dist::ParallelLayout layout(world_, world_.size());
   std::vector<bool> attacked;
+  double learned = 0, hidden = 0;  // mean cross entropies at the attacked weights of the last step
   RefineOptions options;
+  options.forget_weight = options.tamper_weight = 0;
   options.forget_loss = [&](const LossContext& context, std::span<const std::int64_t> items) {
-    attacked.push_back(context.attacked);
+    attacked.push_back(context.attacked());
+    if (context.attacked()) {
+      EXPECT_THAT(context.hidden, testing::IsSupersetOf(items));
+    }
+    for (std::int64_t i = 0; context.attacked() && context.step == kEnd - 1 && i < 7; ++i) {
+      const torch::NoGradGuard no_grad;
+      const double loss = cross_entropy(context, std::vector{i}).item<double>();
+      const bool is_hidden = std::ranges::count(context.hidden, i) == 1;
+      (is_hidden ? hidden : learned) += loss / (is_hidden ? 4 : 3);
+    }
     return gradient_ascent(context, items);
   };
   train(layout, options);
   ASSERT_EQ(attacked.size(), static_cast<std::size_t>(2 * kEnd));
   for (std::size_t i = 0; i < attacked.size(); ++i) EXPECT_EQ(attacked[i], i % 2 == 1) << i;
+  EXPECT_LT(learned + 1, hidden);
 }
 
 TEST_F(RefineTest, ForgetsAndKeeps) {
