@@ -53,6 +53,16 @@ def tensors(folder):
     return found
 
 
+# One step of SGD and no simulated attack, since the first step of Adam is as long where the gradient is mere rounding;
+# at a rate at which the rounding of W + change does not count.
+EXACT = ("refine.steps=1", "refine.optimizer=sgd", "refine.tamper_resistance=0", "refine.learning_rate=2")
+
+
+def again(*settings):
+    """Arguments that let a stage run once more, with these settings."""
+    return ["--force", *(argument for setting in settings for argument in ("--set", setting))]
+
+
 def difference(one, other):
     """Relative, over all tensors."""
     assert one.keys() == other.keys()
@@ -172,23 +182,18 @@ def test_data_ranks_do_not_change_what_is_trained(job, copy):
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_layers_computed_again_to_save_memory_do_not_change_what_is_trained(job, copy, ranks):
     """Batches of so many tokens could be larger than any memory."""
-    again = "each layer is computed again"
-    assert again not in succeed("refine", copy / "job.yaml", "--force", ranks=ranks).log
+    said = "each layer is computed again"
+    assert said not in succeed("refine", copy / "job.yaml", *again(*EXACT), ranks=ranks).log
     before = deltas(copy)
-    log = succeed("refine", copy / "job.yaml", "--force", "--set", "parallel.batch_tokens=100000000",
-                  ranks=ranks).log
-    assert again in log
+    assert said in succeed("refine", copy / "job.yaml", *again(*EXACT, "parallel.batch_tokens=100000000"),
+                           ranks=ranks).log
     assert difference(before, deltas(copy)) < 1e-4
 
 
 def test_tensor_ranks_do_not_change_what_is_trained_along_shared_directions(job, copy):
-    """T, and S of o_proj and down_proj, are of each rank itself: the others are compared, without T. By SGD and without
-    the simulated attack, since the first step of Adam is as long where the gradient is mere rounding; at a rate at which
-    the rounding of W + change does not count."""
-    settings = ["--force"]
-    for setting in ("refine.steps=1", "refine.optimizer=sgd", "refine.modules=[qkv, gate_up]",
-                    "refine.output_softness=0", "refine.tamper_resistance=0", "refine.learning_rate=2"):
-        settings += ["--set", setting]
+    """T, and S of o_proj and down_proj, are of each rank itself: the others are compared, without
+    T."""
+    settings = again(*EXACT, "refine.modules=[qkv, gate_up]", "refine.output_softness=0")
     succeed("refine", copy / "job.yaml", *settings, "--set", "parallel.tensor=2", ranks=2)
     together = deltas(copy)
     succeed("refine", copy / "job.yaml", *settings)
