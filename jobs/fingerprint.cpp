@@ -24,7 +24,7 @@ constexpr std::array<std::pair<std::string_view, int>, 8> kRevisions{{{"prepare"
                                                                       {"refine", 16},
                                                                       {"merge", 1},
                                                                       {"evaluate", 2},
-                                                                      {"relearn", 2}}};
+                                                                      {"relearn", 3}}};
 
 std::string file_hash(const std::filesystem::path& path) {
   return io::xxh3_128(io::read_text(path));

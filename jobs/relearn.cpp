@@ -66,12 +66,14 @@ std::map<shard::Site, std::pair<torch::Tensor, torch::Tensor>> local_projectors(
   const auto file = dist::agree(*job.world, [&] { return folded_subspaces(job); });
   for (const auto& [name, found] : file.sites) {
     const shard::Site site = shard::Site::parse(name);
-    // The graph of a split site would need a sum over the ranks for each product.
     if (found.k == 0 || site.side != shard::Side::input) continue;
-    if (site.is_split() && layout.tensor().size() > 1) continue;
+    const dist::Range own =
+        site.is_split() ? dist::slice(found.width, layout.tensor().size(), layout.tensor().rank())
+                        : dist::Range{0, found.width};
     const auto matrix = [&](const std::vector<double>& values) {
       return torch::tensor(values, torch::kFloat64)
           .view({found.width, found.k})
+          .slice(0, own.begin, own.end)
           .to(model.options().device, torch::kFloat32);
     };
     local[site] = {matrix(found.a), matrix(found.b)};

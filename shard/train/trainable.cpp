@@ -144,20 +144,24 @@ void Trainable::add_linear(const Parameter& parameter, const TrainableOptions& o
       break;
   }
   if (const auto kept = options.projectors.find(site); kept != options.projectors.end()) {
-    project(weight, kept->second.first, kept->second.second);
+    const TensorCollectives* ranks = site.is_split() ? &model_->collectives() : nullptr;
+    project(weight, kept->second.first, kept->second.second, ranks);
   }
   if (options.kernel > 0) {
     const auto zero = torch::zeros({inputs, options.kernel}, model_->options().device);
     const torch::Tensor& q = kernels_.try_emplace(site, zero).first->second;
-    project(weight, q, q);
+    project(weight, q, q, nullptr);
   }
   weights_.push_back(std::move(weight));
 }
 
-void Trainable::project(Weight& weight, const torch::Tensor& a, const torch::Tensor& b) {
-  weight.value = [inner = weight.value, a, b](const torch::Tensor& w, Leaves leaves) {
+void Trainable::project(Weight& weight, const torch::Tensor& a, const torch::Tensor& b,
+                        const TensorCollectives* ranks) {
+  weight.value = [inner = weight.value, a, b, ranks](const torch::Tensor& w, Leaves leaves) {
     const torch::Tensor x = inner(w, leaves);
-    return x - torch::matmul(torch::matmul(x, a), b.t());
+    torch::Tensor along = torch::matmul(x, a);
+    if (ranks) along = copy_to_ranks(reduce_from_ranks(along, *ranks), *ranks);
+    return x - torch::matmul(along, b.t());
   };
 }
 

@@ -43,7 +43,8 @@ struct TrainableOptions {
   /// With `subspace`: M starts at −shrink W₀ S. 1: nothing is left of what the retain states hardly
   /// use, W = W₀ (I − S²) where T = I, and training brings back what is missed.
   double shrink = 0;
-  /// Constant projectors that stay in the graph: W P with P = I − A Bᵀ, by site {A, B}.
+  /// Constant projectors that stay in the graph: W P with P = I − A Bᵀ, by site {A, B}. Of a split
+  /// site each rank has its own rows of both.
   std::map<Site, std::pair<torch::Tensor, torch::Tensor>> projectors;
   /// With `projections`: A to start from, fp32 [local width × k], by site, input or output side. Of
   /// a split site each rank has its own block.
@@ -83,7 +84,8 @@ class Trainable {
   std::vector<Leaf>& leaves() { return leaves_; }
   std::int64_t count() const;  ///< numbers that this rank trains
 
-  /// Puts the weights of the present leaves into the model; they gather gradients.
+  /// Collective over the tensor ranks. Puts the weights of the present leaves into the model; they
+  /// gather gradients.
   void apply();
   /// Puts the base weights into the model, which gather none.
   void apply_base();
@@ -109,7 +111,8 @@ class Trainable {
 
   /// What is trained, as the model names it.
   std::vector<Parameter> parameters() const;
-  /// Calls visit(parameter, W − W₀ fp32) for each weight that is trained.
+  /// Collective over the tensor ranks. Calls visit(parameter, W − W₀ fp32) for each weight that is
+  /// trained.
   void visit_changes(const std::function<void(const Parameter&, const torch::Tensor&)>& visit);
 
  private:
@@ -125,8 +128,10 @@ class Trainable {
   /// False if no projection acts on the weight.
   bool add_projections(Weight& weight, const TrainableOptions& options);
   void add_leaf(Weight& weight, torch::Tensor initial, bool replicated, bool partial);
-  /// The weight becomes W (I − A Bᵀ), of A and B as they are when it is computed.
-  static void project(Weight& weight, const torch::Tensor& a, const torch::Tensor& b);
+  /// The weight becomes W (I − A Bᵀ), of A and B as they are when it is computed; with `ranks`,
+  /// which hold columns of W and the same rows of A and B, of all of these together.
+  static void project(Weight& weight, const torch::Tensor& a, const torch::Tensor& b,
+                      const TensorCollectives* ranks);
   torch::Tensor evaluate(const Weight& weight) const;
 
   CausalLM* model_;

@@ -348,6 +348,23 @@ def test_attacks(copy):
     assert attacked(copy)["base"]["qv_lora"] == curves["base"]["qv_lora"]
 
 
+def test_a_projection_may_stay_in_the_attackers_graph(copy):
+    """On two tensor ranks: of o_proj and down_proj each has its own columns."""
+    projected = ("--set", "project=true", "--set", "refine.train=none", "--set", "subspace.dimension=24")
+    for stage in ("capture", "solve", "merge"):
+        succeed(stage, copy / "job.yaml", *projected, ranks=2)
+    attack = "relearn={attackers: [all_weights], steps: [4], learning_rates: [1e-2]}"
+    succeed("relearn", copy / "job.yaml", *projected, "--set", attack, "--set", "parallel.tensor=2", ranks=2)
+    root = json.loads((copy / "out.work" / "relearn.json").read_text())
+    nll = {(run["projection"], run["direction"]): [point["nll"] for point in run["curve"]]
+           for run in root["runs"] if run["model"] == "unlearned"}
+    assert len(nll) == 4
+    for direction in (0, 1):
+        folded, kept = nll["folded", direction], nll["kept", direction]
+        assert kept[0] == pytest.approx(folded[0], rel=1e-4), "folded weights are projected already"
+        assert abs(kept[1] - folded[1]) > 1e-3 * folded[1]
+
+
 def test_truth_ratios_of_attacked_items_count_as_forgotten_ones(copy):
     write_jsonl(copy / "forget.jsonl", [{**record, "wrong_answers": ["in the far north", "nothing at all"]}
                                         for record in forget_records()])

@@ -91,6 +91,25 @@ TrainableOptions low_options(CausalLM& model) {
   return options;
 }
 
+/// A and B [width × 2] of every input side, of a split one this rank's rows.
+std::map<Site, std::pair<torch::Tensor, torch::Tensor>> random_projectors(
+    CausalLM& model, const dist::Communicator& ranks) {
+  torch::manual_seed(7);  // the same on all ranks
+  std::map<Site, std::pair<torch::Tensor, torch::Tensor>> projectors;
+  for (const Parameter& parameter : model.parameters()) {
+    if (!parameter.input) continue;
+    const std::int64_t own = parameter.value->size(1);
+    const bool split = parameter.input->is_split();
+    const auto random = [&] {
+      return (torch::randn({split ? own * ranks.size() : own, 2}) / 10)
+          .narrow(0, split ? own * ranks.rank() : 0, own);
+    };
+    const torch::Tensor a = random();
+    projectors[*parameter.input] = {a, random()};
+  }
+  return projectors;
+}
+
 /// With a kernel that may grow to four directions.
 TrainableOptions growing_options(CausalLM& model) {
   TrainableOptions options = random_options(TrainForm::subspace, model);
@@ -122,14 +141,18 @@ TEST_P(GradientTest, TensorParallelEqualsOneRank) {
   const auto examples = random_examples(golden_.config().vocab_size);
   torch::manual_seed(3);
   const torch::Tensor reference = torch::randn({12, golden_.config().vocab_size});
-  for (const bool recompute : {false, true}) {
+  for (const auto& [recompute, projected] :
+       {std::pair(false, false), std::pair(true, false), std::pair(false, true)}) {
     CausalLM split(golden_.checkpoint(), golden_.config(), together,
                    {.recompute_layers = recompute});
     CausalLM whole(golden_.checkpoint(), golden_.config(), alone, {});
     TrainableOptions options;
     options.form = TrainForm::weights;
     options.everything = true;
-    Trainable of_split(split, options), of_whole(whole, options);
+    if (projected) options.projectors = random_projectors(whole, self_);
+    Trainable of_whole(whole, options);
+    if (projected) options.projectors = random_projectors(split, world_);
+    Trainable of_split(split, options);
     for (Trainable* trainable : {&of_split, &of_whole}) {
       zero_gradients(*trainable);
       trainable->apply();
