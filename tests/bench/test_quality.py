@@ -217,7 +217,7 @@ def test_a_grid_reports_what_forgets_best_and_keeps_the_retain_set(compare, stan
 
 
 def test_attacks_on_the_same_models_are_taken_over(compare, stand_in):
-    assert compare("--methods", "fast,paper", "--seeds", "0,1")[0] == 0
+    assert compare("--methods", "fast,projections", "--seeds", "0,1")[0] == 0
     relearned = [line.split()[-1] for line in stand_in() if line.startswith("relearn")]
     assert relearned == ["False", "True", "False", "True"]
 

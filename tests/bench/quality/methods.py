@@ -37,12 +37,14 @@ METHODS = {
     "lora": reliable(train="lora"),
     "weights": reliable(train="weights", learning_rate=1e-3),
     "fast": Method(FAST),
-    "paper": Method({"preset": "paper"}),
+    # From the published learning rate on; more than the last changes nothing.
+    "paper": Method({"preset": "paper"}, (2e-4, 2e-3, 2e-2)),
     "ga": baseline("gradient_ascent", retain_weight=0),
     "grad_diff": baseline("grad_diff"),
     "npo": baseline("npo"),
     "simnpo": baseline("simnpo"),
-    "rmu": baseline("rmu"),
+    # Its losses are squares of hidden states, which are large: the retain loss counts as much.
+    "rmu": baseline("rmu", retain_weight=300),
     # Masked by the signs of both gradients; the attacked copies are its meta-learning.
     "mudman": baseline("gradient_ascent", agree_signs=True, tamper_resistance=50),
     # No method: the control that was trained on the questions too, before anything is done to it.

@@ -42,7 +42,7 @@ class Comparison:
         if self.relearn:
             job["relearn"] = ATTACK | {"seeds": [self.seed]}
         if learning_rate is not None:
-            job["refine"] = method.keys["refine"] | {"learning_rate": learning_rate}
+            job["refine"] = method.keys.get("refine", {}) | {"learning_rate": learning_rate}
         return Trial(self.runs / name, job)
 
     def run(self, name):
