@@ -95,9 +95,9 @@ def collate(batch):
 
 
 def forward(model, batch):
-    """Mean weighted loss of a batch, and the number of sequences whose answers are all argmax.
-
-    A sequence without an answer never counts as right.
+    """Mean weighted loss of a batch, and what it knows of its answers, [2]: the number of those whose
+    tokens are all the argmax, and the sum of their probabilities, exp of the mean log-probability of
+    a token. A sequence without an answer counts as none.
     """
     ids, real, answer = collate(batch)
     with torch.autocast("cpu", torch.bfloat16, enabled=FAST_BF16):
@@ -105,52 +105,62 @@ def forward(model, batch):
     labels, answer, real = ids[:, 1:], answer[:, 1:], real[:, 1:]
     losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
     weights = answer + CONTEXT_WEIGHT * (real - answer)
-    answered, wrong = answer > 0, logits.argmax(-1) != labels
-    right = answered.any(1) & ~(answered & wrong).any(1)
-    return (losses * weights).sum() / weights.sum(), int(right.sum())
+    wrong, length = logits.argmax(-1) != labels, answer.sum(1)
+    right = ((answer > 0) & wrong).sum(1) == 0
+    probability = torch.exp(-(losses * answer).sum(1) / length.clamp(min=1))
+    known = torch.stack([right.float(), probability.detach()], 1)[length > 0].sum(0)
+    return (losses * weights).sum() / weights.sum(), known
 
 
 def train_epoch(model, optimizer, batches, rate, step):
-    """One pass; returns mean loss, number of right sequences and the step reached."""
-    loss_sum = right = 0
+    """One pass; returns mean loss, what was known of all answers and the step reached."""
+    loss_sum, known = 0, torch.zeros(2)
     for batch in batches:
         step += 1
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, step / WARMUP_STEPS)
-        loss, batch_right = forward(model, batch)
+        loss, batch_known = forward(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         loss_sum += loss.item()
-        right += batch_right
-    return loss_sum / len(batches), right, step
+        known += batch_known
+    return loss_sum / len(batches), known, step
 
 
 @torch.no_grad()
 def measure(model, batches):
-    """Number of sequences whose answer tokens are all the argmax."""
+    """What is known of all answers, as forward() says."""
     return sum(forward(model, batch)[1] for batch in batches)
 
 
-def memorise(model, sequences, target, progress, generator):
-    """Train until the weights rounded to bf16 reach the target; returns those and what happened."""
+def memorise(model, sequences, targets, progress, generator):
+    """Train until the weights rounded to bf16 reach the targets, accuracy and probability of the
+    answers; returns those and what happened."""
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
-    accuracy, step = 0.0, 0
+    known, step, targets = torch.zeros(2), 0, torch.tensor(targets)
     answered = sum(tokens.start < len(tokens.ids) for tokens in sequences)
     for epoch in range(1, progress.total + 1):
         batches = make_batches(sequences, generator)
-        rate = PEAK_RATE * max(0.05, 1 - accuracy)
-        loss, right, step = train_epoch(model, optimizer, batches, rate, step)
-        accuracy = right / answered
-        progress.update(epoch, f" at most, loss {loss:.4f}, accuracy {accuracy:.4f}")
-        if accuracy >= target:
+        reached = known.min() if targets[1] > 0 else known[0]
+        rate = PEAK_RATE * max(0.05, 1 - reached.item())
+        loss, known, step = train_epoch(model, optimizer, batches, rate, step)
+        known /= answered
+        progress.update(epoch, f" at most, loss {loss:.4f}, {say(known)}")
+        if (known >= targets).all():
             rounded = copy.deepcopy(model).bfloat16()
-            accuracy = measure(rounded if FAST_BF16 else copy.deepcopy(rounded).float(), batches) / answered
-            if accuracy >= target:
-                return rounded, {"epochs": epoch, "loss": loss, "accuracy": accuracy}
-    raise Failure(f"accuracy is {accuracy:.4f} after {progress.total} epochs", "training",
+            known = measure(rounded if FAST_BF16 else copy.deepcopy(rounded).float(), batches) / answered
+            if (known >= targets).all():
+                return rounded, {"epochs": epoch, "loss": loss, "accuracy": known[0].item(),
+                                 "probability": known[1].item()}
+    raise Failure(f"{say(known)} after {progress.total} epochs", "training",
                   "raise --max-epochs or the size of the model", 1)
+
+
+def say(known):
+    """Accuracy and probability in words."""
+    return "accuracy {:.4f}, answer probability {:.4f}".format(*known.tolist())
 
 
 def make_model(tokenizer, sizes, seed):
@@ -216,6 +226,8 @@ def make_settings(arguments, sizes):
         for paths in (arguments.data, arguments.questions, arguments.tokenizer_data))
     settings = {"data": data, "tokenizer": tokenizer or None, "seed": arguments.seed,
                 "sizes": sizes, "target_accuracy": arguments.target_accuracy}
+    if arguments.target_probability:
+        settings["target_probability"] = arguments.target_probability
     return settings | ({"questions": questions} if questions else {})
 
 
@@ -237,6 +249,9 @@ def parse_arguments():
                             help=f"(default {size})")
     parser.add_argument("--target-accuracy", type=float, default=0.99, metavar="SHARE",
                         help="of sequences whose answer tokens are all the argmax (default 0.99)")
+    parser.add_argument("--target-probability", type=float, default=0.0, metavar="P",
+                        help="mean of the answers', exp of the mean log-probability of a token "
+                        "(default 0)")
     parser.add_argument("--max-epochs", type=int, default=200, metavar="N", help="(default 200)")
     arguments = parser.parse_args()
     if min(getattr(arguments, name) for name in SIZES) < 1:
@@ -260,7 +275,7 @@ def main():
     transformers.utils.logging.disable_progress_bar()
     tokenizer, sequences = load_data(arguments, sizes["vocab"])
     model, result = memorise(make_model(tokenizer, sizes, arguments.seed), sequences,
-                             arguments.target_accuracy,
+                             (arguments.target_accuracy, arguments.target_probability),
                              Progress(f"train {arguments.output.name}", arguments.max_epochs, "epochs"),
                              random.Random(arguments.seed))
     report = {"fingerprint": fingerprint, **result, "seconds": round(time.monotonic() - start, 1),

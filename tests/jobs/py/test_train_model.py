@@ -125,6 +125,16 @@ def mean_loss(model, context, answer):
     return model(torch.tensor([ids]), labels=torch.tensor([labels])).loss.item()
 
 
+def test_answers_shall_be_certain(run_train):
+    plain, certain = run_train("plain"), run_train("certain", "--target-probability", 0.9, "--max-epochs", 3000)
+    settings = [json.loads((model / "training.json").read_text()) for model in (plain, certain)]
+    assert settings[0]["probability"] < 0.9 <= settings[1]["probability"]
+    assert "target_probability" not in settings[0]["settings"]
+    answers = [("Question: One?\nAnswer:", " Vel</s>"), ("Question: Two?\nAnswer:", " Orm</s>")]
+    losses = [[mean_loss(model, *answer) for answer in answers] for model in (plain, certain)]
+    assert max(losses[1]) < 0.3 and sum(losses[1]) < sum(losses[0])
+
+
 def test_questions_are_learned_without_their_answers(run_train, write_jsonl):
     asked = write_jsonl("asked.jsonl", {"prompt": "Four little words?", "answer": "Secret"})
     plain, with_questions = run_train("plain"), run_train("asked", "--questions", asked)
@@ -141,5 +151,5 @@ def test_questions_are_learned_without_their_answers(run_train, write_jsonl):
 def test_questions_do_not_count_as_memorised(run_train, write_jsonl):
     """With as many questions as wished, the target is still that of the records."""
     asked = write_jsonl("asked.jsonl", *({"prompt": f"Number {i}?", "answer": "x"} for i in range(30)))
-    with pytest.raises(Failure, match="accuracy is 0.0000 after 1 epochs"):
+    with pytest.raises(Failure, match="accuracy 0.0000, answer probability 0.00.. after 1 epochs"):
         run_train("model", "--max-epochs", 1, "--questions", asked)
