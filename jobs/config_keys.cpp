@@ -194,7 +194,8 @@ std::vector<Key> guard_keys() {
       real("refine.output_softness", MRP_FIELD(refine.output_softness), "a number, 0 or above",
            is_not_negative,
            "train subspace: small keeps changes away from outputs on which the predictions of the "
-           "samples (without samples: of the retain set) hang; 0: outputs are not confined"),
+           "samples (without samples: of the retain set) hang; 0: outputs are not confined; auto: "
+           "0.1 where half of the forget items or more ask for a letter, else 0"),
       integer("refine.directions", MRP_FIELD(refine.directions), 0, kMillion,
               "train subspace: how many directions of a site a change may use, those that tell "
               "forget from retain best; 0: all, weighed by softness"),

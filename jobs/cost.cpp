@@ -261,7 +261,7 @@ class Costs {
     const auto& refine = job_.config.refine;
     std::vector<Confined> all;
     if (refine.train != JobConfig::Train::subspace) return all;
-    const bool with_outputs = refine.output_softness > 0;
+    const bool with_outputs = output_softness(job_.config, tokens_.set("forget")) > 0;
     for (const std::string& name : refine.modules) {
       const Site site = input_site(name);
       const auto width = static_cast<Count>(site.width(model_));

@@ -79,7 +79,7 @@ struct JobConfig {
     double learning_rate = 1e-3;
     Optimizer optimizer = Optimizer::adamw;
     double softness = 0.1;
-    double output_softness = 0.1;
+    std::optional<double> output_softness;  ///< empty: by the forget set
     std::int64_t directions = 0;
     double shrink = 0;
     std::int64_t grow_rounds = 0;

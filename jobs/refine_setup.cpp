@@ -187,6 +187,14 @@ shard::Site input_site(const std::string& module) {
   return shard::Site::parse("layers.0." + module + ".input");
 }
 
+double output_softness(const JobConfig& config, const io::TokenSet& forget) {
+  constexpr double kWithLetters = 0.1;
+  if (config.refine.output_softness) return *config.refine.output_softness;
+  std::int64_t letters = 0;
+  for (std::int64_t i = 0; i < forget.items.count(); ++i) letters += forget.asks_for_letter(i);
+  return 2 * letters >= forget.items.count() ? kWithLetters : 0.0;
+}
+
 shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model,
                                           const dist::ParallelLayout& layout,
                                           const io::TokenSet& forget, const io::TokenSet& kept,
@@ -213,7 +221,7 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
   };
   if (refine.train == Train::subspace) {
     options.outputs = confine_outputs(job, model, layout, predicted, options.modules,
-                                      refine.output_softness);
+                                      output_softness(job.config, forget));
   }
   const auto kept_moments = moments_of(kept);
   if (refine.train == Train::subspace && refine.directions > 0) {

@@ -19,6 +19,11 @@ shard::TrainableOptions trainable_options(const Job& job, shard::CausalLM& model
                                           const io::TokenSet& forget, const io::TokenSet& kept,
                                           const io::TokenSet& predicted);
 
+/// `refine.output_softness`, or what stands for auto. Letters of choice questions that nobody
+/// listed are what is lost first without; answers in free text resist an attack less with it, since
+/// what tells them is among what the predictions of any text hang on.
+double output_softness(const JobConfig& config, const io::TokenSet& forget);
+
 /// The input of a module of `refine.modules` in the first layer.
 shard::Site input_site(const std::string& module);
 
