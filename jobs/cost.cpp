@@ -219,9 +219,7 @@ class Costs {
   }
 
   /// Of a site, at most.
-  std::int64_t directions() const {
-    return job_.config.subspace.most_directions();
-  }
+  std::int64_t directions() const { return job_.config.subspace.most_directions(); }
 
   Count sample_length() const { return static_cast<Count>(job_.config.refine.sample_tokens); }
   /// At most: texts end earlier, and some are dropped.
