@@ -130,6 +130,14 @@ dist::ParallelLayout make_layout(const Job& job, const io::ModelConfig& model) {
   return layout;
 }
 
+torch::Tensor local_rows(const std::vector<double>& matrix, std::int64_t width,
+                         const shard::Site& site, const dist::ParallelLayout& layout) {
+  const torch::Tensor whole = torch::tensor(matrix, torch::kFloat64).view({width, -1});
+  if (!site.is_split()) return whole;
+  const dist::Range own = dist::slice(width, layout.tensor().size(), layout.tensor().rank());
+  return whole.slice(0, own.begin, own.end);
+}
+
 shard::ModelOptions model_options(const Job& job) {
   const bool available = torch::cuda::is_available();
   dist::agree(*job.world, [&] {

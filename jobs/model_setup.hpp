@@ -52,6 +52,11 @@ int tensor_size(const Job& job, const io::ModelConfig& model, int ranks);
 /// Collective over the world. The layout of this tensor size; it refers to the job's world.
 dist::ParallelLayout make_layout(const Job& job, const io::ModelConfig& model);
 
+/// The rows of a row-major matrix [width × k] of a site that this rank has, fp64: of a split site
+/// its own, else all.
+torch::Tensor local_rows(const std::vector<double>& matrix, std::int64_t width,
+                         const shard::Site& site, const dist::ParallelLayout& layout);
+
 /// Collective over the world. Device, type and threads of the job, for inference; all layers, with
 /// head.
 /// @throws UsageError if CUDA is asked for and there is none.

@@ -79,12 +79,7 @@ std::map<shard::Site, torch::Tensor> initial_projections(const Job& job,
   for (const auto& [name, found] : file.sites) {
     if (found.k == 0) continue;
     const shard::Site site = shard::Site::parse(name);
-    torch::Tensor a = torch::tensor(found.a, torch::kFloat64).view({found.width, found.k});
-    if (site.is_split() && site.side == shard::Side::input) {
-      const dist::Range own =
-          dist::slice(found.width, layout.tensor().size(), layout.tensor().rank());
-      a = a.narrow(0, own.begin, own.size());
-    }
+    const torch::Tensor a = local_rows(found.a, found.width, site, layout);
     initial[site] = std::get<0>(torch::linalg_qr(a)).to(torch::kFloat32).contiguous();
   }
   dist::agree(*job.world, [&] {

@@ -67,13 +67,8 @@ std::map<shard::Site, std::pair<torch::Tensor, torch::Tensor>> local_projectors(
   for (const auto& [name, found] : file.sites) {
     const shard::Site site = shard::Site::parse(name);
     if (found.k == 0 || site.side != shard::Side::input) continue;
-    const dist::Range own =
-        site.is_split() ? dist::slice(found.width, layout.tensor().size(), layout.tensor().rank())
-                        : dist::Range{0, found.width};
     const auto matrix = [&](const std::vector<double>& values) {
-      return torch::tensor(values, torch::kFloat64)
-          .view({found.width, found.k})
-          .slice(0, own.begin, own.end)
+      return local_rows(values, found.width, site, layout)
           .to(model.options().device, torch::kFloat32);
     };
     local[site] = {matrix(found.a), matrix(found.b)};
