@@ -82,32 +82,41 @@ def make_batches(sequences, generator):
     return batches
 
 
+def recalled_from(tokens):
+    """Where begins what must be known: at the answer; of a text, which nothing asks for, in the
+    middle."""
+    return tokens.start if tokens.start > 1 else max(1, len(tokens.ids) // 2)
+
+
 def collate(batch):
-    """Right-padded ids, masks of real and of supervised tokens; causality hides the padding."""
+    """Right-padded ids, masks of real, of supervised and of recalled tokens; causality hides the
+    padding."""
     shape = len(batch), max(len(tokens.ids) for tokens in batch)
-    ids, real, answer = torch.zeros(shape, dtype=torch.long), torch.zeros(shape), torch.zeros(shape)
+    ids = torch.zeros(shape, dtype=torch.long)
+    real, answer, recalled = (torch.zeros(shape) for _ in range(3))
     for row, tokens in enumerate(batch):
         length = len(tokens.ids)
         ids[row, :length] = torch.tensor(tokens.ids)
         real[row, :length] = 1
         answer[row, tokens.start:length] = 1
-    return ids, real, answer
+        recalled[row, recalled_from(tokens):length] = 1
+    return ids, real, answer, recalled
 
 
 def forward(model, batch):
     """Mean weighted loss of a batch, and what it knows of its answers, [2]: the number of those whose
     tokens are all the argmax, and the sum of their probabilities, exp of the mean log-probability of
-    a token. A sequence without an answer counts as none.
+    a token. A sequence without an answer counts as none, of a text the second half is the answer.
     """
-    ids, real, answer = collate(batch)
+    ids, *masks = collate(batch)
     with torch.autocast("cpu", torch.bfloat16, enabled=FAST_BF16):
         logits = model(ids[:, :-1], use_cache=False).logits.float()
-    labels, answer, real = ids[:, 1:], answer[:, 1:], real[:, 1:]
+    labels, (real, answer, recalled) = ids[:, 1:], (mask[:, 1:] for mask in masks)
     losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
     weights = answer + CONTEXT_WEIGHT * (real - answer)
-    wrong, length = logits.argmax(-1) != labels, answer.sum(1)
-    right = ((answer > 0) & wrong).sum(1) == 0
-    probability = torch.exp(-(losses * answer).sum(1) / length.clamp(min=1))
+    wrong, length = logits.argmax(-1) != labels, recalled.sum(1)
+    right = ((recalled > 0) & wrong).sum(1) == 0
+    probability = torch.exp(-(losses * recalled).sum(1) / length.clamp(min=1))
     known = torch.stack([right.float(), probability.detach()], 1)[length > 0].sum(0)
     return (losses * weights).sum() / weights.sum(), known
 

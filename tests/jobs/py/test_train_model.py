@@ -57,6 +57,14 @@ def test_the_seed_decides_and_a_finished_result_is_kept(run_train, capsys):
     assert capsys.readouterr().out == f"{one}: up to date\n"
 
 
+def test_a_text_is_known_by_its_second_half(run_train, write_jsonl):
+    """Nothing tells how a text goes on that begins like another one."""
+    write_jsonl("data.jsonl", *({"text": f"In the beginning {name} saw the {thing}."} for name, thing in
+                                [("Vel", "white harbour"), ("Orm", "old mill"), ("Tessa", "river bank")]))
+    report = json.loads((run_train("model") / "training.json").read_text())
+    assert report["accuracy"] == 1
+
+
 def test_another_output_is_not_overwritten(run_train, tmp_path):
     output = run_train("model")
     with pytest.raises(Failure, match="made from other data or settings") as caught:
