@@ -87,6 +87,11 @@ Progress::~Progress() {
   if (shown_) print(true);
 }
 
+void Progress::skip(std::int64_t amount) {
+  done_ += amount;
+  skipped_ += amount;
+}
+
 void Progress::advance(std::int64_t amount) {
   done_ += amount;
   const auto now = now_();
@@ -98,13 +103,13 @@ void Progress::advance(std::int64_t amount) {
 void Progress::print(bool last) {
   const auto now = now_();
   const double elapsed = Seconds(now - start_).count();
-  const double rate = static_cast<double>(done_) / std::max(elapsed, 1e-9);
+  const double rate = static_cast<double>(done_ - skipped_) / std::max(elapsed, 1e-9);
   std::string text = fmt::format("{}: ", what_);
   if (total_ > 0) text += fmt::format("{} %, ", 100 * done_ / total_);
   text += fmt::format("{} {}, {} {}/s", done_, unit_, rate_text(rate), unit_);
   if (last) {
     text += fmt::format(", {} in all", clock_text(elapsed));
-  } else if (done_ > 0 && done_ < total_) {
+  } else if (done_ > skipped_ && done_ < total_) {
     text += fmt::format(", {} left", clock_text(static_cast<double>(total_ - done_) / rate));
   }
   write(text);

@@ -27,6 +27,8 @@ class Progress {
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
+  /// What was done before: of the share, not of the rate.
+  void skip(std::int64_t amount);
   void advance(std::int64_t amount);
 
  private:
@@ -36,6 +38,7 @@ class Progress {
   std::string unit_;
   std::int64_t total_;
   std::int64_t done_ = 0;
+  std::int64_t skipped_ = 0;  ///< of that
   Clock now_;
   std::chrono::steady_clock::time_point start_;
   std::chrono::steady_clock::time_point printed_;

@@ -37,11 +37,12 @@ class StepLog {
       : job_(&job), progress_("refine", steps, "steps"), steps_(steps) {}
 
   void add(const shard::RefineStep& step) {
-    progress_.advance(1);
     if (job_->world->is_root() && !file_.is_open()) {
+      progress_.skip(step.step);
       keep_lines(job_->work.steps(), step.step);
       file_.open(job_->work.steps(), std::ios::app);
     }
+    progress_.advance(1);
     const nlohmann::json line{{"step", step.step},
                               {"forget_loss", step.forget_loss},
                               {"retain_loss", step.retain_loss},

@@ -111,6 +111,16 @@ TEST(Progress, ShowsShareRateAndTimeLeft) {
                            "capture: 25 %, 1000 tokens, 125 tokens/s, 0:08 in all\n"));
 }
 
+TEST(Progress, WorkThatGoesOnIsAsFastAsWhatIsDoneNow) {
+  const auto text = printed_by(0, [] {
+    Progress progress("refine", 1000, "steps", fake_clock);
+    progress.skip(700);
+    pass(10);
+    progress.advance(20);
+  });
+  EXPECT_THAT(text, HasSubstr("refine: 72 %, 720 steps, 2 steps/s, 2:20 left\n"));
+}
+
 TEST(Progress, ShowsHoursOfSlowWork) {
   const auto text = printed_by(0, [] {
     Progress progress("solve", 3, "sites", fake_clock);
