@@ -84,19 +84,25 @@ class Tamper {
   double rate_ = 0;
 };
 
-/// Notices a training that does not get below where it began.
+/// Notices a training that stays above where it began. By less than `margin` it may: where an
+/// earlier request, or the steps before a training went on, left nothing to forget, it begins at
+/// its lowest, and steps differ.
 class DivergenceGuard {
  public:
+  explicit DivergenceGuard(double margin) : margin_(margin) {}
+
   void check(double loss) {
     first_ = std::isnan(first_) ? loss : first_;
-    above_ = loss > first_ + 1e-6 ? above_ + 1 : 0;
+    above_ = loss > first_ + margin_ ? above_ + 1 : 0;
     if (above_ < kPatience) return;
     throw dist::NumericalError(fmt::format(
-        "the loss has been above its start ({:.3g}) for {} steps; lower refine.learning_rate",
-        first_, kPatience));
+        "the loss has been above its start ({:.3g}) by more than {:g} for {} steps; lower "
+        "refine.learning_rate",
+        first_, margin_, kPatience));
   }
 
  private:
+  double margin_;
   double first_ = kNothing;
   std::int64_t above_ = 0;
 };
@@ -246,7 +252,7 @@ void refine(Trainable& trainable, const dist::ParallelLayout& layout, const io::
   const std::int64_t first = saved.load(refinement.state());
   if (first > 0) dist::log::info(fmt::format("refine: goes on after step {}", first));
   refinement.skip(first);
-  DivergenceGuard guard;
+  DivergenceGuard guard(options.forget_weight + options.retain_weight);
   Target target(options.stop_below);
   for (std::int64_t step = first; step < options.steps; ++step) {
     const RefineStep result = refinement.step(step);

@@ -57,7 +57,7 @@ struct RefineStep {
 /// Collective over the world. Trains the leaves of `trainable`; `samples` may be null. `report` is
 /// called after every step, on all ranks. The state is saved every 50 steps, and a training that
 /// finds one goes on from there. @throws NumericalError if the gradient is not finite or the
-/// loss stays above that of the first step for 100 steps.
+/// loss stays above that of the first step, by more than forget and retain weight, for 100 steps.
 void refine(Trainable& trainable, const dist::ParallelLayout& layout, const io::TokenSet& forget,
             const io::TokenSet& retain, const io::TokenSet* samples, const RefineOptions& options,
             const std::function<void(const RefineStep&)>& report);

@@ -11,7 +11,7 @@ from pipeline import RELIABLE, forget_records, make_job, mrp, succeed, write_jso
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-INPUT = 3
+INPUT, NUMERICAL = 3, 4
 STAGES = ["prepare", "sample", "refine", "merge", "evaluate"]
 LINEAR = {"self_attn": ["q_proj", "k_proj", "v_proj", "o_proj"], "mlp": ["gate_proj", "up_proj", "down_proj"]}
 
@@ -51,6 +51,19 @@ def tensors(folder):
         with safe_open(path, "pt") as file:
             found |= {name: file.get_tensor(name) for name in file.keys()}
     return found
+
+
+def test_a_training_that_diverges_is_an_error_and_one_that_rises_a_little_is_none(copy):
+    before = (copy / "out.work" / "deltas.h5").read_bytes()
+    settings = copy / "job.yaml", "--set", "refine.steps=105", "--set"
+    result = mrp("refine", *settings, "refine.learning_rate=1")
+    assert result.code == NUMERICAL and len(result.errors) == 1
+    assert "above its start" in result.errors[0] and "lower refine.learning_rate" in result.errors[0]
+    assert (copy / "out.work" / "deltas.h5").read_bytes() == before
+    succeed("refine", *settings, "refine.learning_rate=0.1")
+    steps = [json.loads(line) for line in open(copy / "out.work" / "refine.jsonl")]
+    loss = [1.5 * step["forget_loss"] + 2 * step["retain_loss"] for step in steps]
+    assert min(loss[1:]) > loss[0]
 
 
 # One step of SGD and no simulated attack, since the first step of Adam is as long where the gradient is mere rounding;
