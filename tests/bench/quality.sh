@@ -6,5 +6,6 @@
 set -euo pipefail
 root=$(dirname "${BASH_SOURCE[0]}")/../..
 
+[[ ${1:-} != --help ]] || exec python3 -B "$root/tests/bench/quality/quality.py" --help
 (cd "$root" && bash jobs/setup.sh)
 exec "${XDG_CACHE_HOME:-$HOME/.cache}/mrp/venv/bin/python" "$root/tests/bench/quality/quality.py" "$@"

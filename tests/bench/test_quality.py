@@ -1,6 +1,7 @@
 """The comparison of methods: its arithmetic by hand, its course with a stand-in for mrp, and one
 tiny comparison that is real."""
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -252,6 +253,14 @@ def test_unknown_methods_are_refused(compare, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["quality.py", "--methods", "fast,none"])
     with pytest.raises(Failure, match="unknown method none"):
         quality.parse_arguments()
+
+
+def test_help_installs_nothing(tmp_path):
+    script = Path(__file__).parent / "quality.sh"
+    done = subprocess.run(["bash", script, "--help"], capture_output=True, text=True, check=True,
+                          env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"})
+    assert "--continual" in done.stdout and "setup:" not in done.stdout
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_real_comparison(compare, monkeypatch, tmp_path):
