@@ -131,14 +131,15 @@ std::vector<torch::Tensor> low_subspaces(const std::vector<torch::Tensor>& forge
   return result;
 }
 
-std::vector<torch::Tensor> low_patterns(const std::vector<torch::Tensor>& forget,
-                                        const std::vector<torch::Tensor>& retain, std::int64_t k,
-                                        const Solvers& solvers) {
-  std::vector<torch::Tensor> result = low_subspaces(forget, retain, k, solvers);
-  for (std::size_t i = 0; i < result.size(); ++i) {
-    const torch::Tensor& v = result[i];
+std::vector<shard::Projector> low_projectors(const std::vector<torch::Tensor>& forget,
+                                             const std::vector<torch::Tensor>& retain,
+                                             std::int64_t k, const Solvers& solvers) {
+  std::vector<shard::Projector> result;
+  const std::vector<torch::Tensor> all = low_subspaces(forget, retain, k, solvers);
+  for (std::size_t i = 0; i < all.size(); ++i) {
     const torch::Tensor ridge = kRidge * retain[i].diagonal().mean();
-    result[i] = std::get<0>(torch::linalg_qr(torch::matmul(retain[i], v) + ridge * v));
+    const torch::Tensor a = torch::matmul(retain[i], all[i]) + ridge * all[i];
+    result.push_back({a / torch::linalg_vector_norm(a, 2, 0), all[i]});
   }
   return result;
 }

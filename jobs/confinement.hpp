@@ -38,11 +38,11 @@ std::vector<torch::Tensor> low_subspaces(const std::vector<torch::Tensor>& forge
                                          const std::vector<torch::Tensor>& retain, std::int64_t k,
                                          const Solvers& solvers);
 
-/// The patterns A = (retain + ridge I) V of those generalised eigenvectors V, likewise: what a
-/// state changes by along them. A projector that takes them away leaves nothing that V tells apart.
+/// Of each pair the basis V of low_subspaces and the patterns A = (retain + ridge I) V, each of
+/// norm 1: I − A (VᵀA)⁻¹ Vᵀ leaves nothing that V tells apart and moves retain states least.
 /// Collective as above.
-std::vector<torch::Tensor> low_patterns(const std::vector<torch::Tensor>& forget,
-                                        const std::vector<torch::Tensor>& retain, std::int64_t k,
-                                        const Solvers& solvers);
+std::vector<shard::Projector> low_projectors(const std::vector<torch::Tensor>& forget,
+                                             const std::vector<torch::Tensor>& retain,
+                                             std::int64_t k, const Solvers& solvers);
 
 }  // namespace mrp::jobs

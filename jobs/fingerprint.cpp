@@ -21,7 +21,7 @@ constexpr std::array<std::pair<std::string_view, int>, 8> kRevisions{{{"prepare"
                                                                       {"capture", 1},
                                                                       {"solve", 1},
                                                                       {"sample", 2},
-                                                                      {"refine", 16},
+                                                                      {"refine", 17},
                                                                       {"merge", 1},
                                                                       {"evaluate", 2},
                                                                       {"relearn", 3}}};

@@ -170,10 +170,10 @@ std::int64_t kernel_columns(const Job& job, shard::CausalLM& model) {
   return columns;
 }
 
-/// P C P with P = I − Q Qᵀ: the moments of what a projection leaves of the states.
-torch::Tensor left_by(const torch::Tensor& q, const torch::Tensor& moments) {
-  const torch::Tensor rows = moments - torch::matmul(q, torch::matmul(q.t(), moments));
-  return rows - torch::matmul(torch::matmul(rows, q), q.t());
+/// P C Pᵀ: the moments of what a projector leaves of the states.
+torch::Tensor left_by(const shard::Projector& p, const torch::Tensor& moments) {
+  const torch::Tensor rows = moments - torch::matmul(p.a, torch::matmul(p.b.t(), moments));
+  return rows - torch::matmul(torch::matmul(rows, p.b), p.a.t());
 }
 
 }  // namespace
@@ -243,20 +243,20 @@ std::function<void(std::int64_t)> growth(const Job& job, shard::CausalLM& model,
   const auto moments_of = [&](const io::TokenSet& set) {
     const auto all = shard::input_moments(model, layout, set, batch_tokens(job.config, model));
     std::map<shard::Site, torch::Tensor> left;
-    for (const auto& [site, q] : trainable.kernels()) left[site] = left_by(q, all.at(site));
+    for (const auto& [site, grown] : trainable.grown()) {
+      left[site] = left_by(grown, all.at(site));
+    }
     return left;
   };
   const std::int64_t share = std::max<std::int64_t>(k / layout.tensor().size(), 1);
   return [&, moments_of, k, share](std::int64_t round) {
     solver::set_threads(job.threads);
     const auto of_forget = moments_of(forget), of_kept = moments_of(kept);
-    const auto patterns =
-        spread(of_kept, is_split, job, layout, [&](const auto& sites, auto solvers) {
-          const bool own = !sites.empty() && is_split(sites.front());
-          return low_patterns(pick(of_forget, sites), pick(of_kept, sites), own ? share : k,
-                              solvers);
-        });
-    trainable.grow(patterns, round);
+    const auto added = spread(of_kept, is_split, job, layout, [&](const auto& sites, auto solvers) {
+      const bool own = !sites.empty() && is_split(sites.front());
+      return low_projectors(pick(of_forget, sites), pick(of_kept, sites), own ? share : k, solvers);
+    });
+    trainable.grow(added, round);
   };
 }
 

@@ -27,9 +27,9 @@ double output_softness(const JobConfig& config, const io::TokenSet& forget);
 /// The input of a module of `refine.modules` in the first layer.
 shard::Site input_site(const std::string& module);
 
-/// What makes the kernels of `trainable` grow (`refine.grow_directions` a time), by patterns that
-/// tell forget from retain in what they leave of the states with the present weights. To be called
-/// with the number of times before, collectively over the world; the references must stay.
+/// What makes the projectors of `trainable` grow (`refine.grow_directions` a time), by patterns
+/// that tell forget from retain in what they leave of the states with the present weights. To be
+/// called with the number of times before, collectively over the world; the references must stay.
 std::function<void(std::int64_t)> growth(const Job& job, shard::CausalLM& model,
                                          const dist::ParallelLayout& layout,
                                          shard::Trainable& trainable, const io::TokenSet& forget,

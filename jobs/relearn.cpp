@@ -60,9 +60,9 @@ std::vector<json> planned_runs(const Job& job, const std::string& model,
 }
 
 /// This rank's part of the projectors of the job, for input sides.
-std::map<shard::Site, std::pair<torch::Tensor, torch::Tensor>> local_projectors(
-    const Job& job, shard::CausalLM& model, const dist::ParallelLayout& layout) {
-  std::map<shard::Site, std::pair<torch::Tensor, torch::Tensor>> local;
+std::map<shard::Site, shard::Projector> local_projectors(const Job& job, shard::CausalLM& model,
+                                                         const dist::ParallelLayout& layout) {
+  std::map<shard::Site, shard::Projector> local;
   const auto file = dist::agree(*job.world, [&] { return folded_subspaces(job); });
   for (const auto& [name, found] : file.sites) {
     const shard::Site site = shard::Site::parse(name);

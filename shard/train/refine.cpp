@@ -167,7 +167,10 @@ class Refinement {
     for (const auto& part : {optimizer_.state(), trainer_.state(), tamper_.attack().state()}) {
       all.insert(all.end(), part.begin(), part.end());
     }
-    for (const auto& [site, q] : trainable_->kernels()) all.push_back(q);
+    for (const auto& [site, grown] : trainable_->grown()) {
+      all.push_back(grown.a);
+      all.push_back(grown.b);
+    }
     return all;
   }
 

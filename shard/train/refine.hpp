@@ -37,7 +37,7 @@ struct RefineOptions {
   /// gradient (MUDMAN, arXiv 2506.12484).
   bool agree_signs = false;
   /// Called before every 25th step, from the first on, as often as `rounds` says, with the present
-  /// weights in the model, to grow the kernels of the trainable.
+  /// weights in the model, to grow the projectors of the trainable.
   std::function<void(std::int64_t round)> grow;
   std::int64_t rounds = 0;
   OptimizerOptions optimizer;

@@ -42,7 +42,7 @@ struct AttackOptions {
   std::int64_t batch_tokens = 4096;
   std::uint64_t seed = 0;
   /// Constant projectors of the model, kept in the graph (see TrainableOptions).
-  std::map<Site, std::pair<torch::Tensor, torch::Tensor>> projectors;
+  std::map<Site, Projector> projectors;
 };
 
 /// Collective over the world. Attacks a model and scores `hidden` at step 0 and at each of the

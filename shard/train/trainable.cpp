@@ -145,35 +145,37 @@ void Trainable::add_linear(const Parameter& parameter, const TrainableOptions& o
   }
   if (const auto kept = options.projectors.find(site); kept != options.projectors.end()) {
     const TensorCollectives* ranks = site.is_split() ? &model_->collectives() : nullptr;
-    project(weight, kept->second.first, kept->second.second, ranks);
+    project(weight, kept->second, ranks);
   }
   if (options.kernel > 0) {
     const auto zero = torch::zeros({inputs, options.kernel}, model_->options().device);
-    const torch::Tensor& q = kernels_.try_emplace(site, zero).first->second;
-    project(weight, q, q, nullptr);
+    project(weight, grown_.try_emplace(site, Projector{zero, zero.clone()}).first->second, nullptr);
   }
   weights_.push_back(std::move(weight));
 }
 
-void Trainable::project(Weight& weight, const torch::Tensor& a, const torch::Tensor& b,
+void Trainable::project(Weight& weight, const Projector& projector,
                         const TensorCollectives* ranks) {
-  weight.value = [inner = weight.value, a, b, ranks](const torch::Tensor& w, Leaves leaves) {
+  weight.value = [inner = weight.value, p = projector, ranks](const torch::Tensor& w,
+                                                              Leaves leaves) {
     const torch::Tensor x = inner(w, leaves);
-    torch::Tensor along = torch::matmul(x, a);
+    torch::Tensor along = torch::matmul(x, p.a);
     if (ranks) along = copy_to_ranks(reduce_from_ranks(along, *ranks), *ranks);
-    return x - torch::matmul(along, b.t());
+    return x - torch::matmul(along, p.b.t());
   };
 }
 
-void Trainable::grow(const std::map<Site, torch::Tensor>& directions, std::int64_t round) {
+void Trainable::grow(const std::map<Site, Projector>& added, std::int64_t round) {
   const torch::NoGradGuard no_grad;
-  for (auto& [site, q] : kernels_) {
-    torch::Tensor added = directions.at(site);
-    // Twice: the first leaves what rounding is of a direction that is nearly in the span.
-    for (int i = 0; i < 2; ++i) {
-      added = std::get<0>(torch::linalg_qr(added - torch::matmul(q, torch::matmul(q.t(), added))));
-    }
-    q.narrow(1, round * added.size(1), added.size(1)).copy_(added);
+  for (auto& [site, grown] : grown_) {
+    const auto& [patterns, v] = added.at(site);
+    const torch::Tensor a = patterns - torch::matmul(grown.a, torch::matmul(grown.b.t(), patterns));
+    // P v of the transposed P; with it, A Bᵀ takes away what is left of the patterns.
+    const torch::Tensor left = v - torch::matmul(grown.b, torch::matmul(grown.a.t(), v));
+    const torch::Tensor b = torch::linalg_solve(torch::matmul(left.t(), a), left.t()).t();
+    const std::int64_t k = a.size(1);
+    grown.a.narrow(1, round * k, k).copy_(a);
+    grown.b.narrow(1, round * k, k).copy_(b);
   }
 }
 

@@ -30,6 +30,11 @@ struct Confinement {
   torch::Tensor damping;  ///< fp32 [r], 1 − √(ε / (λ + ε))
 };
 
+/// P = I − A Bᵀ, fp32 [local width × columns] both. Of a split site each rank has its own rows.
+struct Projector {
+  torch::Tensor a, b;
+};
+
 struct TrainableOptions {
   TrainForm form = TrainForm::subspace;
   std::map<Site, Confinement> confinement;  ///< sites without one are not confined
@@ -43,14 +48,13 @@ struct TrainableOptions {
   /// With `subspace`: M starts at −shrink W₀ S. 1: nothing is left of what the retain states hardly
   /// use, W = W₀ (I − S²) where T = I, and training brings back what is missed.
   double shrink = 0;
-  /// Constant projectors that stay in the graph: W P with P = I − A Bᵀ, by site {A, B}. Of a split
-  /// site each rank has its own rows of both.
-  std::map<Site, std::pair<torch::Tensor, torch::Tensor>> projectors;
+  /// Constant projectors that stay in the graph: W P. Of a split site, one over all ranks.
+  std::map<Site, Projector> projectors;
   /// With `projections`: A to start from, fp32 [local width × k], by site, input or output side. Of
   /// a split site each rank has its own block.
   std::map<Site, torch::Tensor> projections;
-  /// Columns of a kernel that grows while training goes on: W P of every weight that reads a site,
-  /// P = I − Q Qᵀ with Q [local width × kernel], zero at the start. Not with `projections`.
+  /// Columns of a projector that grows while training goes on, zero at the start: W P of every
+  /// weight that reads a site, of a split site by each rank's own. Not with `projections`.
   std::int64_t kernel = 0;
   std::vector<SiteModule> modules;  ///< linear layers by the site they read; empty: all
   bool everything = false;          ///< with `weights`: embedding, norms, head and biases too
@@ -98,11 +102,11 @@ class Trainable {
   /// leaves, whose grad() must be defined, and clears the sums: once a step, after all `collect`.
   void finish_gradients();
 
-  /// Q of every site with a kernel, as far as it has grown; to save and restore too.
-  const std::map<Site, torch::Tensor>& kernels() const { return kernels_; }
-  /// Makes these directions, fp32 [local width × k] of every site with a kernel, columns round · k
-  /// and on of Q, orthonormal to one another and to those before. Not collective.
-  void grow(const std::map<Site, torch::Tensor>& directions, std::int64_t round);
+  /// P of every site whose kernel grows, as far as it has; to save and restore too.
+  const std::map<Site, Projector>& grown() const { return grown_; }
+  /// P becomes (I − A (VᵀA)⁻¹ Vᵀ) P with A = P a and V = b of these [local width × k], in columns
+  /// round · k and on: what P takes away is taken away still. Not collective.
+  void grow(const std::map<Site, Projector>& added, std::int64_t round);
 
   /// The weights that `apply` put into the model, fit to be moved by a simulated attack.
   std::vector<torch::Tensor> applied() const;
@@ -128,16 +132,15 @@ class Trainable {
   /// False if no projection acts on the weight.
   bool add_projections(Weight& weight, const TrainableOptions& options);
   void add_leaf(Weight& weight, torch::Tensor initial, bool replicated, bool partial);
-  /// The weight becomes W (I − A Bᵀ), of A and B as they are when it is computed; with `ranks`,
+  /// The weight becomes W P, of A and B as they are when it is computed; with `ranks`,
   /// which hold columns of W and the same rows of A and B, of all of these together.
-  static void project(Weight& weight, const torch::Tensor& a, const torch::Tensor& b,
-                      const TensorCollectives* ranks);
+  static void project(Weight& weight, const Projector& projector, const TensorCollectives* ranks);
   torch::Tensor evaluate(const Weight& weight) const;
 
   CausalLM* model_;
   std::vector<Leaf> leaves_;
   std::vector<Weight> weights_;
-  std::map<Site, torch::Tensor> kernels_;
+  std::map<Site, Projector> grown_;
 };
 
 }  // namespace mrp::shard

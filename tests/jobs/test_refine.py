@@ -165,12 +165,12 @@ def test_projections_grow_by_what_tells_the_forget_set_in_what_is_left(job, copy
         states = [first_inputs(job, name) @ left for name in ("forget", "retain")]
         forget, retain = (x.T @ x / np.square(x).sum() * 32 for x in states)
         pencil = retain + 1e-2 * np.eye(32)
-        found, _ = np.linalg.qr(pencil @ scipy.linalg.eigh(forget, pencil)[1][:, -2:])
-        left = left @ (np.eye(32) - found @ found.T)
-    merged = tensors(copy / "out")
-    weights = torch.cat([merged[f"model.layers.0.self_attn.{name}.weight"] for name in ("q_proj", "k_proj", "v_proj")])
-    kernel = np.linalg.svd(weights.double().numpy())[2][-4:]
-    np.testing.assert_allclose(kernel.T @ kernel, np.eye(32) - left, atol=1e-4)
+        v = scipy.linalg.eigh(forget, pencil)[1][:, -2:]
+        patterns = pencil @ v
+        left = left @ (np.eye(32) - v @ np.linalg.solve(patterns.T @ v, patterns.T))
+    base, merged = tensors(copy / "base"), tensors(copy / "out")
+    for name in (f"model.layers.0.self_attn.{part}_proj.weight" for part in "qkv"):
+        np.testing.assert_allclose(merged[name].double(), base[name].double().numpy() @ left.T, atol=1e-4)
 
 
 @pytest.mark.parametrize(("rounds", "train", "message"), [

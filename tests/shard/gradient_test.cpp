@@ -92,10 +92,9 @@ TrainableOptions low_options(CausalLM& model) {
 }
 
 /// A and B [width × 2] of every input side, of a split one this rank's rows.
-std::map<Site, std::pair<torch::Tensor, torch::Tensor>> random_projectors(
-    CausalLM& model, const dist::Communicator& ranks) {
+std::map<Site, Projector> random_projectors(CausalLM& model, const dist::Communicator& ranks) {
   torch::manual_seed(7);  // the same on all ranks
-  std::map<Site, std::pair<torch::Tensor, torch::Tensor>> projectors;
+  std::map<Site, Projector> projectors;
   for (const Parameter& parameter : model.parameters()) {
     if (!parameter.input) continue;
     const std::int64_t own = parameter.value->size(1);
@@ -110,21 +109,22 @@ std::map<Site, std::pair<torch::Tensor, torch::Tensor>> random_projectors(
   return projectors;
 }
 
-/// With a kernel that may grow to four directions.
+/// With a projector that may grow to four columns.
 TrainableOptions growing_options(CausalLM& model) {
   TrainableOptions options = random_options(TrainForm::subspace, model);
   options.kernel = 4;
   return options;
 }
 
-/// Two for each site, the second one nearly the first.
-std::map<Site, torch::Tensor> random_directions(const Trainable& trainable) {
-  std::map<Site, torch::Tensor> directions;
-  for (const auto& [site, q] : trainable.kernels()) {
-    const torch::Tensor first = torch::randn({q.size(0), 1});
-    directions[site] = torch::cat({first, first + 1e-3 * torch::randn({q.size(0), 1})}, 1);
+/// V [width × 2], and A = C V of some moments C, for each site.
+std::map<Site, Projector> random_growth(const Trainable& trainable) {
+  std::map<Site, Projector> added;
+  for (const auto& [site, grown] : trainable.grown()) {
+    const std::int64_t width = grown.a.size(0);
+    const torch::Tensor v = torch::randn({width, 2}), x = torch::randn({width, width});
+    added[site] = {torch::matmul(x, torch::matmul(x.t(), v)) / double(width), v};
   }
-  return directions;
+  return added;
 }
 
 class GradientTest : public testing::TestWithParam<const char*> {
@@ -205,7 +205,7 @@ TEST_P(GradientTest, EveryFormMatchesDifferences) {
   for (const TrainableOptions& options : forms) {
     const TrainForm form = options.form;
     Trainable trainable(model, options);
-    if (options.kernel > 0) trainable.grow(random_directions(trainable), 0);
+    if (options.kernel > 0) trainable.grow(random_growth(trainable), 0);
     const auto value = [&] {
       trainable.apply();
       const torch::NoGradGuard no_grad;
@@ -297,7 +297,7 @@ TEST_P(GradientTest, TheLowFormTakesItsDirectionsAway) {
   }
 }
 
-TEST_P(GradientTest, KernelsGrowAndAreProjectedOut) {
+TEST_P(GradientTest, ProjectorsGrowAndKeepTheirKernels) {
   const dist::ParallelLayout alone(self_, 1);
   CausalLM model(golden_.checkpoint(), golden_.config(), alone, {});
   std::vector<std::pair<Site, torch::Tensor>> base;
@@ -305,12 +305,13 @@ TEST_P(GradientTest, KernelsGrowAndAreProjectedOut) {
     if (parameter.input) base.emplace_back(*parameter.input, *parameter.value);
   }
   Trainable trainable(model, growing_options(model));
-  std::map<Site, torch::Tensor> span;
+  std::map<Site, torch::Tensor> patterns, last;
   for (const std::int64_t round : {0, 1}) {
-    const auto directions = random_directions(trainable);
-    trainable.grow(directions, round);
-    for (const auto& [site, added] : directions) {
-      span[site] = round == 0 ? added : torch::cat({span[site], added}, 1);
+    const auto all = random_growth(trainable);
+    trainable.grow(all, round);
+    for (const auto& [site, added] : all) {
+      patterns[site] = round == 0 ? added.a : torch::cat({patterns[site], added.a}, 1);
+      last[site] = added.b;
     }
   }
   trainable.apply();
@@ -318,11 +319,13 @@ TEST_P(GradientTest, KernelsGrowAndAreProjectedOut) {
   ASSERT_EQ(found.size(), base.size());
   for (std::size_t i = 0; i < found.size(); ++i) {
     const auto& [site, w] = base[i];
-    const torch::Tensor& q = trainable.kernels().at(site);
+    const auto& [a, b] = trainable.grown().at(site);
+    const torch::Tensor p = torch::eye(a.size(0)) - torch::matmul(a, b.t());
     const auto largest = [](const torch::Tensor& x) { return x.abs().max().item<double>(); };
-    EXPECT_LE(largest(torch::matmul(q.t(), q) - torch::eye(4)), 1e-5);
-    EXPECT_LE(largest(torch::matmul(found[i], span[site])), 1e-4);
-    EXPECT_LE(largest(found[i] - w + torch::matmul(torch::matmul(w, q), q.t())), 1e-5);
+    EXPECT_LE(largest(torch::matmul(p, p) - p), 1e-4);
+    EXPECT_LE(largest(torch::matmul(p, patterns[site])), 1e-4);
+    EXPECT_LE(largest(torch::matmul(last[site].t(), p)), 1e-4);
+    EXPECT_LE(largest(found[i] - torch::matmul(w, p)), 1e-5);
   }
 }
 

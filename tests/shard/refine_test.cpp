@@ -29,7 +29,7 @@ class RefineTest : public testing::Test {
   struct Trained {
     torch::Tensor values;
     std::vector<RefineStep> steps;
-    std::vector<std::int64_t> grown;  ///< after which steps kernels grew
+    std::vector<std::int64_t> grown;  ///< after which steps projectors grew
   };
 
   /// Trains on this layout; `report` is called after each step.
@@ -48,12 +48,13 @@ class RefineTest : public testing::Test {
     options.rounds = kRounds;
     Trained result;
     options.grow = [&](std::int64_t round) {
-      std::map<Site, torch::Tensor> directions;
-      for (const auto& [site, q] : trainable.kernels()) {
-        directions[site] = torch::ones({q.size(0), 1});
-        directions[site][round] = 2.0;
+      std::map<Site, Projector> added;
+      for (const auto& [site, grown] : trainable.grown()) {
+        const torch::Tensor direction = torch::ones({grown.a.size(0), 1});
+        direction[round] = 2.0;
+        added[site] = {direction, direction};
       }
-      trainable.grow(directions, round);
+      trainable.grow(added, round);
       result.grown.push_back(result.steps.empty() ? -1 : result.steps.back().step);
     };
     const auto seen = [&](const RefineStep& step) {
