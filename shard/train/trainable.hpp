@@ -104,8 +104,9 @@ class Trainable {
 
   /// P of every site whose kernel grows, as far as it has; to save and restore too.
   const std::map<Site, Projector>& grown() const { return grown_; }
-  /// P becomes (I − A (VᵀA)⁻¹ Vᵀ) P with A = P a and V = b of these [local width × k], in columns
-  /// round · k and on: what P takes away is taken away still. Not collective.
+  /// P becomes (I − A (VᵀA)⁻¹ Vᵀ) P with A = P a and V = b of these [local width × k], unit
+  /// columns, in columns round · k and on: what P takes away is taken away still, and adds nothing
+  /// where it is named again. Not collective.
   void grow(const std::map<Site, Projector>& added, std::int64_t round);
 
   /// The weights that `apply` put into the model, fit to be moved by a simulated attack.

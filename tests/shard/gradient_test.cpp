@@ -121,8 +121,9 @@ std::map<Site, Projector> random_growth(const Trainable& trainable) {
   std::map<Site, Projector> added;
   for (const auto& [site, grown] : trainable.grown()) {
     const std::int64_t width = grown.a.size(0);
-    const torch::Tensor v = torch::randn({width, 2}), x = torch::randn({width, width});
-    added[site] = {torch::matmul(x, torch::matmul(x.t(), v)) / double(width), v};
+    const auto unit = [](const torch::Tensor& m) { return m / torch::linalg_vector_norm(m, 2, 0); };
+    const torch::Tensor v = unit(torch::randn({width, 2})), x = torch::randn({width, width});
+    added[site] = {unit(torch::matmul(x, torch::matmul(x.t(), v))), v};
   }
   return added;
 }
@@ -326,6 +327,23 @@ TEST_P(GradientTest, ProjectorsGrowAndKeepTheirKernels) {
     EXPECT_LE(largest(torch::matmul(p, patterns[site])), 1e-4);
     EXPECT_LE(largest(torch::matmul(last[site].t(), p)), 1e-4);
     EXPECT_LE(largest(found[i] - torch::matmul(w, p)), 1e-5);
+  }
+}
+
+TEST_P(GradientTest, WhatIsGoneAddsNothing) {
+  const dist::ParallelLayout alone(self_, 1);
+  CausalLM model(golden_.checkpoint(), golden_.config(), alone, {});
+  Trainable trainable(model, growing_options(model));
+  const auto added = random_growth(trainable);
+  std::vector<torch::Tensor> before;
+  for (const std::int64_t round : {0, 1}) {
+    trainable.grow(added, round);
+    trainable.apply();
+    const std::vector<torch::Tensor> now = trainable.applied();
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      EXPECT_TRUE(torch::allclose(now[i], before[i], 0.0, 1e-5));
+    }
+    before = now;
   }
 }
 
