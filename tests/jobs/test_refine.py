@@ -59,9 +59,9 @@ def test_a_training_that_diverges_is_an_error_and_one_that_rises_a_little_is_non
     result = mrp(*settings, "refine.learning_rate=1")
     assert result.code == NUMERICAL and ["above its start" in line for line in result.errors] == [True]
     assert (copy / "out.work" / "deltas.h5").read_bytes() == before
-    succeed(*settings, "refine.learning_rate=0.1")  # it begins at 25.1
-    losses = [json.loads(line) for line in open(copy / "out.work" / "refine.jsonl")]
-    assert all(1.5 * loss["forget_loss"] + 2 * loss["retain_loss"] > 26 for loss in losses[1:])
+    succeed(*settings, "refine.learning_rate=0.1")
+    got = [1.5 * x["forget_loss"] + 2 * x["retain_loss"] for x in map(json.loads, open(copy / "out.work/refine.jsonl"))]
+    assert min(got[1:]) > got[0]
 
 
 # One step of SGD and no simulated attack, since the first step of Adam is as long where the gradient is mere rounding;
