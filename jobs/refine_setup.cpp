@@ -170,12 +170,6 @@ std::int64_t kernel_columns(const Job& job, shard::CausalLM& model) {
   return columns;
 }
 
-/// P C Pᵀ: the moments of what a projector leaves of the states.
-torch::Tensor left_by(const shard::Projector& p, const torch::Tensor& moments) {
-  const torch::Tensor rows = moments - torch::matmul(p.a, torch::matmul(p.b.t(), moments));
-  return rows - torch::matmul(torch::matmul(rows, p.b), p.a.t());
-}
-
 }  // namespace
 
 shard::Site input_site(const std::string& module) {
@@ -244,7 +238,7 @@ std::function<void(std::int64_t)> growth(const Job& job, shard::CausalLM& model,
     const auto all = shard::input_moments(model, layout, set, batch_tokens(job.config, model));
     std::map<shard::Site, torch::Tensor> left;
     for (const auto& [site, grown] : trainable.grown()) {
-      left[site] = left_by(grown, all.at(site));
+      left[site] = grown.apply(grown.apply(all.at(site)).t());  // P C Pᵀ
     }
     return left;
   };

@@ -165,14 +165,16 @@ void Trainable::project(Weight& weight, const Projector& projector,
   };
 }
 
+torch::Tensor Projector::apply(const torch::Tensor& x) const {
+  return x - torch::matmul(a, torch::matmul(b.t(), x));
+}
+
 void Trainable::grow(const std::map<Site, Projector>& added, std::int64_t round) {
   constexpr double kGone = 1e-4;  // of unit vectors; what P has taken away comes to some 1e-7
   const torch::NoGradGuard no_grad;
   for (auto& [site, grown] : grown_) {
     const auto& [patterns, v] = added.at(site);
-    const torch::Tensor a = patterns - torch::matmul(grown.a, torch::matmul(grown.b.t(), patterns));
-    // P v of the transposed P; with it, A Bᵀ takes away what is left of the patterns.
-    const torch::Tensor left = v - torch::matmul(grown.b, torch::matmul(grown.a.t(), v));
+    const torch::Tensor a = grown.apply(patterns), left = grown.transposed().apply(v);
     const torch::Tensor inverse =
         torch::linalg_pinv(torch::matmul(left.t(), a), std::optional(kGone), std::nullopt);
     const torch::Tensor b = torch::matmul(left, inverse.t());

@@ -33,6 +33,10 @@ struct Confinement {
 /// P = I − A Bᵀ, fp32 [local width × columns] both. Of a split site each rank has its own rows.
 struct Projector {
   torch::Tensor a, b;
+
+  /// P x of columns, of each rank's own P.
+  torch::Tensor apply(const torch::Tensor& x) const;
+  Projector transposed() const { return {b, a}; }
 };
 
 struct TrainableOptions {
