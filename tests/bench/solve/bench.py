@@ -1,8 +1,10 @@
 """From hidden states to subspaces: one wide site beside its Gram product, and many sites spread over ranks.
 
     python tests/bench/solve/bench.py --build DIR [--quick] [--json FILE] [--folder DIR]
-        [--cases sample,spread] [--layers 22] [--peers numpy,scipy]
+        [--cases moments,sample,spread] [--layers 22] [--peers numpy,scipy]
 
+moments: the covariance of a site of width 8192, its lower triangle, with reading. The limit is the peak
+of the same ranks' products in fp64, which is what we multiply in (solver/moments.cpp says why).
 sample: a site of width 28672 with fewer rows than that, with a fixed and an automatic dimension. The
 limit is the time of the Gram product alone, its lower triangle at the peak of the same ranks'
 products just after; of memory, three matrices as large as that of Gram and a rank's share of the
@@ -26,8 +28,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import benchmark  # noqa: E402
 
 RANKS = 2
+MOMENTS = {"width": 8192, "forget": 4096, "retain": 8192}
 WIDE = {"width": 28672, "forget": 4096, "retain": 8192, "k": 32}
 LAYERS = {"widths": (2048, 5632), "forget": 1024, "retain": 2048, "k": 16}
+MOMENTS_QUICK = {"width": 256, "forget": 128, "retain": 256}
 WIDE_QUICK = {"width": 1536, "forget": 256, "retain": 512, "k": 16}
 LAYERS_QUICK = {"widths": (128, 512), "forget": 128, "retain": 256, "k": 16}
 LARGEST_ANGLE = 1e-5
@@ -41,9 +45,12 @@ class Program:
         self.program, self.folder, self.file = build / "tests/solve_benchmark", folder, folder / "states.h5"
         benchmark.mpirun(RANKS, self.program, "write", self.file, shape["forget"], shape["retain"], *widths)
 
-    def solve(self, way, dimension):
-        printed = benchmark.mpirun(RANKS, self.program, way, self.file, dimension, self.folder)
+    def run(self, way, *arguments):
+        printed = benchmark.mpirun(RANKS, self.program, way, self.file, *arguments)
         return json.loads(printed.splitlines()[-1])
+
+    def solve(self, way, dimension):
+        return self.run(way, dimension, self.folder)
 
     def peer(self, way, dimension):
         environment = os.environ | {name: str(RANKS) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -53,6 +60,19 @@ class Program:
         if done.returncode != 0:
             sys.exit(f"error: {way} failed:\n{done.stderr}")
         return {"seconds": float(done.stdout)}
+
+
+def moments(folder, arguments):
+    """The line of a covariance."""
+    shape = MOMENTS_QUICK if arguments.quick else MOMENTS
+    rows, width = shape["forget"] + shape["retain"], shape["width"]
+    program = Program(arguments.build, folder, shape, [width])
+    runs = [program.run("moments") for _ in range(arguments.repeats)]
+    operations = width * (width + 1) * rows / RANKS
+    rate = benchmark.median([operations / run["seconds"] / 1e9 for run in runs])
+    peak = benchmark.median([run["peak"] / 1e9 for run in runs])
+    return [benchmark.line("solve", f"moments, {rows} rows of {width}", RANKS, "products", "GFLOP/s a rank",
+                           rate, arguments.repeats, limit=peak)]
 
 
 def sample(folder, arguments):
@@ -113,11 +133,11 @@ def spread(folder, arguments):
 
 
 def main():
-    arguments = benchmark.parse_arguments(__doc__, folder=tempfile.gettempdir(), cases="sample,spread",
+    arguments = benchmark.parse_arguments(__doc__, folder=tempfile.gettempdir(), cases="moments,sample,spread",
                                           layers=22, peers="numpy,scipy")
     if arguments.quick:
         arguments.layers = 2
-    cases = {"sample": sample, "spread": spread}
+    cases = {"moments": moments, "sample": sample, "spread": spread}
     for case in arguments.cases.split(","):
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             lines = cases[case](pathlib.Path(folder), arguments)

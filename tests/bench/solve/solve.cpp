@@ -2,12 +2,14 @@
 //
 //   mpirun -n RANKS solve_benchmark write FILE FORGET RETAIN WIDTH…
 //   mpirun -n RANKS solve_benchmark spread|together FILE DIMENSION|automatic FOLDER
+//   mpirun -n RANKS solve_benchmark moments FILE
 //
 // spread: each rank its own sites, then the rest by all ranks, as `mrp solve` does; together: all
 // by all ranks, one after the other. Leaves the kernel of a site [width × k], row-major, in
 // FOLDER/<way>.<site>.f64 and prints JSON: `seconds` with reading; `memory`, the most MiB that a
 // rank took on top of what it had before; `k`, the columns of all kernels; `peak`, floating-point
-// operations a second of a rank while all multiply at once.
+// operations a second of a rank while all multiply at once. moments: the covariance of all rows of
+// the first site; `seconds` and `peak`.
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -21,6 +23,8 @@
 #include "jobs/site_states.hpp"
 #include "solver/blacs_grid.hpp"
 #include "solver/blas_kernels.hpp"
+#include "solver/moments.hpp"
+#include "solver/pool.hpp"
 #include "solver/schedule.hpp"
 #include "solver/subspace.hpp"
 #include "solver/threads.hpp"
@@ -96,17 +100,30 @@ void write(const std::string& path, const std::vector<double>& values) {
              static_cast<std::streamsize>(values.size() * sizeof(double)));
 }
 
-void run(std::span<char*> arguments, const dist::Communicator& comm) {
-  const std::string way = arguments[1];
-  if (way == "write") {
-    std::vector<std::int64_t> widths;
-    for (const char* width : arguments.subspan(5)) widths.push_back(std::stoll(width));
-    const std::int64_t forget = std::stoll(arguments[3]), retain = std::stoll(arguments[4]);
-    bench::write_states(arguments[2], forget, retain, widths, comm);
-    return;
-  }
+void write_file(std::span<char*> arguments, const dist::Communicator& comm) {
+  std::vector<std::int64_t> widths;
+  for (const char* width : arguments.subspan(5)) widths.push_back(std::stoll(width));
+  const std::int64_t forget = std::stoll(arguments[3]), retain = std::stoll(arguments[4]);
+  bench::write_states(arguments[2], forget, retain, widths, comm);
+}
+
+void time_moments(std::span<char*> arguments, const dist::Communicator& comm) {
+  const io::StateReader reader(arguments[2]);
+  const jobs::StateSets forget_set(reader, {"forget"}), retain_set(reader, {"retain"});
+  const std::string site = reader.sites().front();
+  const jobs::SiteStates forget(reader, forget_set, site), retain(reader, retain_set, site);
+  const solver::Pool pool(forget, retain);
+  const solver::RowMask all(static_cast<std::size_t>(pool.rows()), 1);
+  const solver::BlacsGrid grid(comm);
+  const std::int64_t block = solver::choose_block(grid, pool.width());
+  const double seconds = timed(comm, [&] { solver::covariance_sum(grid, pool, all, block); });
+  const double peak = comm.all_reduce(peak_flops(comm, pool.width()), dist::ReduceOp::min);
+  if (comm.is_root()) fmt::print("{{\"seconds\": {}, \"peak\": {}}}\n", seconds, peak);
+}
+
+void time_solve(std::span<char*> arguments, const dist::Communicator& comm) {
   solver::SubspaceOptions options;
-  const std::string dimension = arguments[3], folder = arguments[4];
+  const std::string way = arguments[1], dimension = arguments[3], folder = arguments[4];
   if (dimension != "automatic") options.dimension = std::stoll(dimension);
 
   const io::StateReader reader(arguments[2]);
@@ -135,8 +152,12 @@ int main(int argc, char** argv) {
   solver::choose_blas_kernels();
   try {
     const dist::Session session(argc, argv);
-    if (argc < 5) throw dist::UsageError("write|spread|together FILE …: see solve.cpp");
+    const std::string way = argc < 3 ? "" : argv[1];
+    if (argc < (way == "moments" ? 3 : 5)) {
+      throw dist::UsageError("write|spread|together|moments FILE …: see solve.cpp");
+    }
     solver::set_threads(session.threads());
+    const auto run = way == "write" ? write_file : way == "moments" ? time_moments : time_solve;
     run({argv, static_cast<std::size_t>(argc)}, dist::Communicator::world());
   } catch (...) {
     dist::abort_job(std::current_exception());
