@@ -255,11 +255,13 @@ def test_unknown_methods_are_refused(compare, monkeypatch):
         quality.parse_arguments()
 
 
-def test_help_installs_nothing(tmp_path):
-    script = Path(__file__).parent / "quality.sh"
-    done = subprocess.run(["bash", script, "--help"], capture_output=True, text=True, check=True,
-                          env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"})
-    assert "--continual" in done.stdout and "setup:" not in done.stdout
+@pytest.mark.parametrize("command, told", [("quality.sh", "--continual"), ("run.sh solver", "--peers")])
+def test_help_installs_nothing(tmp_path, command, told):
+    name, *names = command.split()
+    script = Path(__file__).parent / name
+    done = subprocess.run(["bash", script, *names, "--help"], capture_output=True, text=True, check=True,
+                          env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}, timeout=20)
+    assert told in done.stdout and "setup:" not in done.stdout
     assert not [*tmp_path.iterdir()]
 
 

@@ -4,10 +4,11 @@
         [--ranks 2] [--cases power,planted,cluster,pencil-planted,…] [--peers elpa,dsyevr,…]
 
 Cases are spectra of C v = λ v, with pencil- of C v = λ B v, with many- for n / 8 pairs, not k: as many as
-the subspace edit takes of wide sites. All methods get the same cores: ranks
-with one thread each, or one process with as many threads. A peer that takes longer than 30 s runs
-once, without a warm-up; `repeats` says so. The angle is that between our subspace and the peer's; if
-it is large, the residuals and the spectrum (within a cluster there is no right subspace) tell why. Peers that a case or the build does not have are left out.
+the subspace edit takes of wide sites. All methods get the same cores: ranks with one thread each, or one
+process with as many threads. A peer that takes longer than 30 s runs once, without a warm-up; `repeats`
+says so. The angle is that between our subspace and the peer's; if it is large, the residuals and the
+spectrum (within a cluster there is no right subspace) tell why. Peers that a case or the build does not
+have are left out.
 """
 import os
 import pathlib
