@@ -6,6 +6,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import time
 
 FIELDS = ("benchmark", "case", "ranks", "quantity", "unit", "ours", "peer", "peer_name", "ratio",
           "limit", "share_of_limit", "repeats")
@@ -51,11 +52,14 @@ def drop_caches():
 
 def alternate(runs, repeats, warm_up=True):
     """Call the functions of {name: function} in turn, `repeats` times after a warm-up that does not
-    count. Returns {name: list of what they returned}."""
+    count. Returns {name: list of what they returned}. Each call is a line on standard error."""
     results = {name: [] for name in runs}
     for repeat in range(-1 if warm_up else 0, repeats):
         for name, run in runs.items():
+            start = time.perf_counter()
             value = run()
+            turn = f"{repeat + 1} of {repeats}" if repeat >= 0 else "warm-up"
+            print(f"{name}: {turn}, {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
             if repeat >= 0:
                 results[name].append(value)
     return results
