@@ -19,7 +19,8 @@ struct Bf16Grid {
     const Ints bits = reinterpret_cast<Ints>(x);
     const Ints low = bits & 0xffff;
     const Ints cut = bits - low;
-    const Ints up = cut + ((low != 0) & 0x10000);  // runs into the exponent where it must
+    // One more unless low is 0; runs into the exponent where it must.
+    const Ints up = cut + ((low + 0xffff) & 0x10000);
     toward = reinterpret_cast<Floats>(cut);
     away = reinterpret_cast<Floats>(up);
   }
@@ -43,6 +44,15 @@ struct F16Grid {
     away = toward == x ? toward : toward + outward;
   }
 };
+
+/// `negative` where sign < 0, else `other`. By bits: without AVX-512 GCC compares vectors of this
+/// width entry by entry.
+inline __attribute__((always_inline)) Floats choose(const Floats& sign, const Floats& negative,
+                                                    const Floats& other) {
+  const Ints mask = reinterpret_cast<Ints>(sign + 0.0f) >> 31;  // −0 + 0 is 0
+  return reinterpret_cast<Floats>((reinterpret_cast<Ints>(negative) & mask) |
+                                  (reinterpret_cast<Ints>(other) & ~mask));
+}
 
 /// One pass over groups [begin, end). In the first sweep the state does not hold the entries'
 /// errors yet (they are 0); later it does, and an entry is judged with its own error taken out.
@@ -68,7 +78,7 @@ inline __attribute__((always_inline)) void sweep_body(const Panel<float>& n, con
       // ‖e + up N_j‖² < ‖e + down N_j‖², with e freed of the old error
       const Floats others = along[b].v - old * length;
       const Floats gain = (up - down) * (others + (up + down) * (0.5f * length));
-      const Floats chosen = gain < 0.0f ? up : down;
+      const Floats chosen = choose(gain, up, down);
       change[b].v = chosen - old;
       error[g * kGroup + b].v = chosen;
 #pragma GCC unroll 8
